@@ -9,7 +9,7 @@ _PUBLIC = {  # name → where it lives
     "Config": "pikojax.config",
     "UserError": "pikojax.config",
     "load_config": "pikojax.config",
-    "catalog": "pikojax.models.catalog",
+    "catalog": "pikojax.models",
 }
 
 

@@ -1,0 +1,155 @@
+"""What the architectures share: parameters with logical axes, linear, norms, rotary positions, and running a stack of blocks.
+
+A module (`nnx.Module`) states each parameter once: shape, initial values, logical axes. From that come the pure dict of
+arrays (`init`), the tree of axes (`axes`) and, inside a trace, the callable (`bind`). Blocks are stacked: one dict whose
+leaves have a leading layer axis, run by `lax.scan`; or, unstacked, a tuple of dicts, run one after the other (decode).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Output(NamedTuple):
+    logits: Any  # float32 [B, T, V]; None for an encoder
+    hidden: Any  # [B, T, D], what the output projection reads
+    aux: dict
+
+
+class Model(NamedTuple):
+    config_class: type
+    init: Callable  # (cfg, key) → params
+    forward: Callable  # (cfg, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False) → Output, cache
+    new_cache: Callable  # (cfg, batch, slots, dtype) → cache
+    axes: Callable  # (cfg) → the tree of logical axis names
+
+
+# ---------------------------------------------------------------- modules ↔ dicts
+
+
+def parameter(shape, axes, key=None, std=None, fill=0.0) -> nnx.Param:
+    """Normal with `std`, or constant where `std` is None. `axes` names each dimension for sharding."""
+    assert len(shape) == len(axes), (shape, axes)
+    value = jnp.full(shape, fill, jnp.float32) if std is None else std * jax.random.normal(key, shape, jnp.float32)
+    return nnx.Param(value, axes=axes)
+
+
+def init(module: type, cfg, key, copies: int | None = None) -> dict:
+    """The parameters of `module(cfg, key)` as a pure dict; with `copies`, that many of them stacked on axis 0."""
+
+    def one(key):
+        return nnx.to_pure_dict(nnx.state(module(cfg, key)))
+
+    return one(key) if copies is None else jax.vmap(one)(jax.random.split(key, copies))
+
+
+@functools.cache
+def _structure(module: type, cfg):
+    return nnx.split(nnx.eval_shape(lambda: module(cfg, jax.random.key(0))))
+
+
+def axes(module: type, cfg, stacked: bool = False) -> dict:
+    _, state = _structure(module, cfg)
+    tree: dict = {}
+    for path, variable in nnx.to_flat_state(state):
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = (("layers",) if stacked else ()) + variable.get_metadata()["axes"]
+    return tree
+
+
+def bind(module: type, cfg, params: dict):
+    """The module with these parameters, to be called inside a trace."""
+    return nnx.merge(_structure(module, cfg)[0], params)
+
+
+def unstack(params: dict) -> dict:
+    """`params` with its blocks as a tuple of dicts: decoding then reads each layer's weights where they lie."""
+    n_layers = jax.tree.leaves(params["blocks"])[0].shape[0]
+    return {**params, "blocks": tuple(jax.tree.map(lambda leaf: leaf[i], params["blocks"]) for i in range(n_layers))}
+
+
+def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bool = False):
+    """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled."""
+    if isinstance(blocks, dict) and cache is None:
+
+        def body(x, layer):
+            weights, key = layer
+            return block(jax.tree.map(to_device, weights), x, None, None, key)[0], None
+
+        return jax.lax.scan(jax.checkpoint(body) if remat else body, x, (blocks, keys_L))[0], None
+    if isinstance(blocks, dict):
+        blocks = unstack({"blocks": blocks})["blocks"]
+    for layer, weights in enumerate(blocks):
+        x, cache = block(jax.tree.map(to_device, weights), x, cache, layer, None if keys_L is None else keys_L[layer])
+    return x, cache
+
+
+def to_device(array):
+    """Streams an array that is kept in host memory to the device; others pass."""
+    if jax.typeof(array).memory_space == jax.memory.Space.Host:
+        return jax.device_put(array, jax.memory.Space.Device)
+    return array
+
+
+# ---------------------------------------------------------------- functions
+
+
+def linear(x, kernel_KN, bias_N=None):
+    y = jnp.dot(x, kernel_KN, preferred_element_type=jnp.float32).astype(x.dtype)
+    return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
+
+
+def embed(table_VD, ids):
+    return jnp.take(table_VD, ids, axis=0, mode="clip")
+
+
+def rms_norm(x, scale=None, eps: float = 1e-5):
+    """x / √(mean(x²) + ε) · scale, in float32."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    return _scaled(y, scale).astype(x.dtype)
+
+
+def layer_norm(x, scale=None, bias=None, eps: float = 1e-5):
+    """(x − mean) / √(variance + ε) · scale + bias, in float32."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = _scaled(y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps), scale)
+    if bias is not None:
+        y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
+    return y.astype(x.dtype)
+
+
+def _scaled(y, scale):
+    return y if scale is None else y * jnp.broadcast_to(scale.astype(jnp.float32), y.shape)
+
+
+def rope(x_BTHC, positions_BT, base: float):
+    """Rotates each pair (i, i + C/2) of a head by position · base^(−2i/C): a score then depends on the distance alone."""
+    half = x_BTHC.shape[-1] // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency[None, None, None, :]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    a, b = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHC.dtype)
+
+
+def sinusoids(positions_BT, width: int):
+    """The fixed position vectors of the first Transformer: sines, then cosines, of geometrically spaced frequencies."""
+    half = width // 2
+    frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions_BT[..., None].astype(jnp.float32) * frequency[None, None, :]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)] + ([jnp.zeros_like(angle[..., :1])] * (width % 2)), axis=-1)
+
+
+def dropout(x, rate: float, key):
+    if rate == 0.0 or key is None:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
