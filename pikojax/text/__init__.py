@@ -1,0 +1,20 @@
+"""Tokenizers: text ↔ ids. `load` opens a tokenizer.json of any kind known here; `train_char`, `train_word` make one."""
+
+_PUBLIC = {  # name → where it lives
+    "Tokenizer": "pikojax.text.tokenizer",
+    "load": "pikojax.text.tokenizer",
+    "train_char": "pikojax.text.char",
+    "train_word": "pikojax.text.word",
+}
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pikojax.text' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted([*globals(), *_PUBLIC])
