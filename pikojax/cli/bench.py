@@ -1,0 +1,70 @@
+"""`pikojax bench train CONFIG --steps N`: how fast the bare training step is. Writes no run folder.
+
+The config's own data, batch, optimizer and prefetching; the median of N steps after compiling and one more step to warm up.
+Leaves out: evaluation, checkpoints and samples, which cost what their intervals say.
+"""
+
+import argparse
+import statistics
+import time
+
+from pikojax.config import UserError, load_config, require
+
+HELP = "measure training speed: pikojax bench train configs/lightllm.toml --steps 8"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("train",), help="what to measure")
+    parser.add_argument("items", nargs="*", metavar="CONFIG or key=value", help="as for `pikojax train`; lightllm if left out")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps to time (8)")
+
+
+def run(args: argparse.Namespace) -> dict:
+    files = [item for item in args.items if "=" not in item]
+    if len(files) > 1:
+        raise UserError(f"got {len(files)} configs ({' '.join(files)}), wanted one; settings are written key=value")
+    require(args.steps >= 1, f"--steps {args.steps}; give 1 or more")
+    result = bench_train(load_config(files[0] if files else "lightllm", [item for item in args.items if "=" in item]), args.steps)
+    print(
+        f"{result['tokens_per_s']:,.0f} tokens/s, {result['step_s'] * 1e3:,.1f} ms a step (fastest {result['fastest_step_s'] * 1e3:,.1f}),"
+        f" loss {result['loss']:.3f} after {args.steps + 2} steps, {result['parameters'] / 1e6:.2f} M parameters,"
+        f" compiled in {result['compile_s']:.1f} s, {result['device']}"
+    )
+    return result
+
+
+def bench_train(config, n_steps: int) -> dict:
+    import jax
+
+    from pikojax.data import batches, open_dataset, resolve_vocab
+    from pikojax.models.sharding import batch_sharding, make_mesh
+    from pikojax.train.step import init_state, make_step
+
+    dataset = open_dataset(config)
+    config = resolve_vocab(config, dataset)
+    mesh = make_mesh(config.mesh)
+    state = init_state(config, mesh)
+    n_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    step = make_step(config, mesh)
+    sharding = batch_sharding(mesh) if mesh is not None else None
+    seconds = []
+    with batches.prefetch(dataset.train, config, 0, lambda batch: jax.device_put(batch, sharding)) as stream:
+        for _ in range(n_steps + 2):
+            start_s = time.perf_counter()
+            state, metrics = step(state, next(stream))
+            loss = float(metrics["loss"])  # waits for the step
+            seconds.append(time.perf_counter() - start_s)
+    compile_s, _, *timed = seconds
+    step_s = statistics.median(timed)
+    tokens = config.train.grad_accum * config.train.batch_size * config.model.context
+    return {
+        "tokens_per_s": tokens / step_s,
+        "step_s": step_s,
+        "fastest_step_s": min(timed),
+        "slowest_step_s": max(timed),
+        "loss": loss,
+        "parameters": n_parameters,
+        "steps": n_steps,
+        "compile_s": compile_s,
+        "device": jax.devices()[0].device_kind,
+    }

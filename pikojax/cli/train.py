@@ -1,0 +1,118 @@
+"""`pikojax train CONFIG key=value …`: trains the model that a TOML file describes.
+
+    pikojax train configs/lightllm.toml train.steps=500 optim.lr=3e-4
+    pikojax train --resume runs/lightllm train.steps=4000
+    pikojax train --data_dir data/shards --model_size tiny --max_steps 50000
+
+CONFIG is a file, or the name of a shipped one. A run lands in runs/CONFIG unless run.dir says otherwise; one that exists is
+never overwritten without --force. --resume takes a run folder, or RUN/checkpoints/STEP, and the run's own config with
+what is said here on top; without a value it takes the folder that this run would have been written to.
+The flags below are other names for config keys. Their defaults hold where no CONFIG is given.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from pikojax.cli import progress
+from pikojax.config import Config, UserError, find_config, load_config, to_toml
+
+HELP = "train a model from a config file: pikojax train configs/lightllm.toml train.steps=500"
+
+FLAGS = {  # flag → (config key, default without a CONFIG, what it is)
+    "model_size": ("model.size", "tiny", "nano, micro, tiny, small, medium, large, xl or xxl"),
+    "batch_size": ("train.batch_size", 4, "sequences in one forward pass"),
+    "grad_accum": ("train.grad_accum", 16, "forward passes to one optimizer step"),
+    "lr": ("optim.lr", 6e-4, "peak learning rate"),
+    "max_steps": ("train.steps", 50_000, "optimizer steps"),
+    "seq_len": ("model.context", 512, "tokens in a sequence"),
+    "data_dir": ("data.path", None, "a folder with shard_*.npy, or any data.path; the built-in stories without it"),
+    "checkpoint_dir": ("run.dir", "checkpoints", "the run folder"),
+}
+HERE = "."  # --resume without a value: the folder this run would be written to
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("items", nargs="*", metavar="CONFIG or key=value", help="a TOML file or a shipped config's name; settings on top of it")
+    parser.add_argument("--resume", nargs="?", const=HERE, metavar="PATH", help="go on with a run folder, or from RUN/checkpoints/STEP")
+    parser.add_argument("--force", action="store_true", help="replace a run folder that exists")
+    for flag, (key, default, text) in FLAGS.items():
+        names = dict.fromkeys((f"--{flag}", f"--{flag.replace('_', '-')}"))
+        shown = f"{text}; {key}" + (f" ({default} without a CONFIG)" if default is not None else "")
+        parser.add_argument(*names, dest=flag, metavar="X", help=shown)
+
+
+def run(args: argparse.Namespace) -> dict:
+    config, resume = resolve(args)
+    return execute(config, resume=resume, force=args.force)
+
+
+def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
+    """The config that the command line stands for, and the run to go on with."""
+    items = list(args.items)
+    if args.resume is not None and "=" in args.resume and not Path(args.resume).exists():
+        items.append(args.resume)  # `--resume train.steps=9`: the value belongs to the settings
+        args.resume = HERE
+    files = [item for item in items if "=" not in item]
+    if len(files) > 1:
+        raise UserError(f"got {len(files)} configs ({' '.join(files)}), wanted one; settings are written key=value")
+    source = files[0] if files else None
+    resume = Path(args.resume) if args.resume not in (None, HERE) else None
+    if args.resume == HERE and source is None:
+        resume = Path(args.checkpoint_dir or FLAGS["checkpoint_dir"][1])
+    if resume is not None and source is None:
+        source = run_folder(resume) / "config.toml"
+        if not source.is_file():
+            raise UserError(f"--resume {resume}: there is no run ({source} is missing); give a run folder or RUN/checkpoints/STEP")
+    overrides = []
+    for flag, (key, default, _) in FLAGS.items():
+        given = getattr(args, flag)
+        value = given if given is not None else default if source is None else None
+        if value is not None:
+            overrides.append(f"{key}={value if given is None or key != 'data.path' else json.dumps(value, ensure_ascii=False)}")
+    overrides += [item for item in items if "=" in item]
+    config = load_config(source, overrides)
+    if resume is not None:
+        config = _in_folder(config, run_folder(resume))  # it may have been moved since
+    elif config.run.dir is None:
+        config = _in_folder(config, Path("runs") / find_config(source).stem)
+    return config, Path(config.run.dir) if args.resume == HERE and resume is None else resume
+
+
+def run_folder(path: Path) -> Path:
+    """The run that a RUN or RUN/checkpoints/STEP belongs to."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def _in_folder(config: Config, folder: Path) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, dir=str(folder)))
+
+
+def execute(config: Config, *, resume: Path | None = None, force: bool = False, print_config: bool = True) -> dict:
+    """Opens the data, shows the config, trains, and returns the loop's result."""
+    from pikojax.data import open_dataset, resolve_vocab
+    from pikojax.train import loop
+
+    dataset = open_dataset(config)
+    config = resolve_vocab(config, dataset)
+    if print_config:
+        print(to_toml(config), flush=True)
+    with progress.show() as report:
+        return loop.train(config, dataset, resume=resume, sample=sampler(config, dataset.tokenizer), report=report, force=force)
+
+
+def sampler(config: Config, tokenizer):
+    """What writes a sample during training: always from the same seed, so that the samples differ by the training alone."""
+    if tokenizer is None or config.run.sample_tokens == 0:
+        return None
+    from pikojax.infer.generate import generate
+    from pikojax.models import catalog
+
+    prompt, model = config.run.sample_prompt, catalog[config.model.name]
+    n_tokens = config.run.sample_tokens
+
+    def sample(params, step: int) -> str:
+        return prompt + generate(model, config.model, params, tokenizer, prompt, max_tokens=n_tokens, seed=config.seed).text
+
+    return sample
