@@ -117,7 +117,7 @@ class Stem(nnx.Module):
 
     def logits_out(self, cfg: GPTConfig, x_BTD):
         head_DV = self.embed[...].T if cfg.tie else self.head[...]
-        logits_BTV = jnp.dot(x_BTD, head_DV, preferred_element_type=jnp.float32)
+        logits_BTV = layers.linear(x_BTD, head_DV, out_dtype=jnp.float32)
         return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
 
 
