@@ -9,27 +9,16 @@ Leaves out: environment-variable interpolation, conditionals, anything a reader 
 """
 
 import dataclasses
-import difflib
-import functools
-import math
 import os
 import stat
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-
-class UserError(ValueError):
-    """A mistake the user can mend. Its text is one line: what was got, what was wanted, what to do."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+from pikojax.checked import UserError, build, expand_groups, keys, nearest, parse_value, require, toml_value
 
 
 @dataclass(frozen=True)
@@ -241,7 +230,7 @@ def model_block(name: str) -> type:
     plug_ins = {entry.name: entry for entry in entry_points(group="pikojax.models")}
     if name in plug_ins:
         return plug_ins[name].load().config_class
-    raise UserError(f"model.name = {name!r} is no model{_nearest(name, [*MODEL_BLOCKS, *plug_ins])}")
+    raise UserError(f"model.name = {name!r} is no model{nearest(name, [*MODEL_BLOCKS, *plug_ins])}")
 
 
 def load_config(path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -271,12 +260,12 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
     blocks = {}
     for key in tree:
         known = [f.name for f in dataclasses.fields(Config)]
-        require(key in known, f"unknown key {key!r}{_nearest(key, known)}")
+        require(key in known, f"unknown key {key!r}{nearest(key, known)}")
     for name, block in _block_classes(tree).items():
         values = tree.pop(name, {})
         require(isinstance(values, Mapping), f"{name} = {values!r} is no block; write [{name}] and its keys below")
-        blocks[name] = _build(block, _expand_groups(block, values), f"{name}.")
-    return _build(Config, {**tree, **blocks}, "")
+        blocks[name] = build(block, expand_groups(block, values), f"{name}.")
+    return build(Config, {**tree, **blocks}, "")
 
 
 def to_dict(config: Config) -> dict:
@@ -293,9 +282,9 @@ def to_toml(config: Config) -> str:
     lines, blocks = [], []
     for key, value in dataclasses.asdict(config).items():
         if isinstance(value, dict):
-            blocks += ["", f"[{key}]", *(f"{k} = {_toml_value(v)}" for k, v in value.items())]
+            blocks += ["", f"[{key}]", *(f"{k} = {toml_value(v)}" for k, v in value.items())]
         else:
-            lines.append(f"{key} = {_toml_value(value)}")
+            lines.append(f"{key} = {toml_value(value)}")
     return "\n".join(lines + blocks) + "\n"
 
 
@@ -356,24 +345,16 @@ def _apply_override(tree: dict, override: str) -> None:
     block, dot, leaf = key.strip().partition(".")
     if not dot:  # a bare key stands for the only block that has it
         top = [f.name for f in dataclasses.fields(Config) if f.name not in classes]
-        owners = [name for name, cls in classes.items() if block in _keys(cls)]
+        owners = [name for name, cls in classes.items() if block in keys(cls)]
         if block in top:
-            tree[block] = _parse_value(text)
+            tree[block] = parse_value(text)
             return
-        every = top + [f"{name}.{k}" for name, cls in classes.items() for k in _keys(cls)]
+        every = top + [f"{name}.{k}" for name, cls in classes.items() for k in keys(cls)]
         require(len(owners) < 2, f"key {block!r} is ambiguous; write one of: {', '.join(f'{o}.{block}' for o in owners)}")
-        require(len(owners) == 1, f"unknown key {block!r}{_nearest(block, every)}")
+        require(len(owners) == 1, f"unknown key {block!r}{nearest(block, every)}")
         block, leaf = owners[0], block
-    require(block in classes, f"unknown key {key!r}{_nearest(key, [f'{n}.{k}' for n, c in classes.items() for k in _keys(c)])}")
-    tree[block] = {**tree.get(block, {}), leaf: _parse_value(text)}
-
-
-def _parse_value(text: str) -> Any:
-    text = text.strip()
-    try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string: data.path=stories.txt; `none` and True/False are read by type
+    require(block in classes, f"unknown key {key!r}{nearest(key, [f'{n}.{k}' for n, c in classes.items() for k in keys(c)])}")
+    tree[block] = {**tree.get(block, {}), leaf: parse_value(text)}
 
 
 def _block_classes(tree: Mapping) -> dict[str, type]:
@@ -381,85 +362,3 @@ def _block_classes(tree: Mapping) -> dict[str, type]:
     name = model.get("name", "gpt") if isinstance(model, Mapping) else "gpt"
     hints = typing.get_type_hints(Config)
     return {f.name: model_block(name) if f.name == "model" else hints[f.name] for f in dataclasses.fields(Config) if f.name != "seed"}
-
-
-def _keys(block: type) -> list[str]:
-    groups = [group for group in ("preset", "size") if hasattr(block, f"{group.upper()}S")]
-    return [f.name for f in dataclasses.fields(block)] + groups
-
-
-def _expand_groups(block: type, values: Mapping) -> dict:
-    """`preset = "modern"` and `size = "tiny"` become the values they stand for, below what is said outright."""
-    values, expanded = dict(values), {}
-    for group in ("preset", "size"):
-        choices = getattr(block, f"{group.upper()}S", None)
-        if choices is None or group not in values:
-            continue
-        name = values.pop(group)
-        require(name in choices, f"model.{group} = {name!r}; choose one of: {', '.join(choices)}")
-        expanded |= choices[name]
-    return expanded | values
-
-
-def _build(block: type, values: Mapping, prefix: str):
-    hints, known = _hints(block), _keys(block)
-    checked = {}
-    for key, value in values.items():
-        require(key in known, f"unknown key {prefix + key!r}{_nearest(prefix + key, [prefix + k for k in known])}")
-        checked[key] = value if dataclasses.is_dataclass(value) else _coerce(value, hints[key], prefix + key)
-    return block(**checked)
-
-
-@functools.cache
-def _hints(block: type) -> dict:
-    return typing.get_type_hints(block)
-
-
-def _coerce(value: Any, wanted: Any, key: str) -> Any:
-    origin = typing.get_origin(wanted)
-    if origin is Literal:
-        choices = typing.get_args(wanted)
-        require(value in choices, f"{key} = {value!r}; choose one of: {', '.join(map(str, choices))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            return None
-        return _coerce(value, next(t for t in typing.get_args(wanted) if t is not type(None)), key)
-    if wanted is Any:
-        return value
-    if wanted is bool and isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)  # data.path=1984
-    good = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-    require(good, f"{key} = {value!r} is {_describe(value)}; give {_WANTED.get(wanted, wanted)}")
-    require(not (wanted is float and not math.isfinite(value)), f"{key} = {value!r}; give a finite number")
-    return value
-
-
-_WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def _describe(value: Any) -> str:
-    return _WANTED.get(type(value), type(value).__name__)
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    known = list(known)
-    by_leaf = {k.rpartition(".")[2]: k for k in known}
-    close = difflib.get_close_matches(key, known, 1, 0.5)
-    close = close or [by_leaf[k] for k in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, 1, 0.5)]
-    return f"; did you mean {close[0]!r}?" if close else f"; the keys are: {', '.join(known)}"
-
-
-def _toml_value(value: Any) -> str:
-    if value is None:
-        return '"none"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    return repr(value)
