@@ -12,6 +12,7 @@ Leaves out: compressed files, HTML, remote paths, mixtures of sources.
 
 import difflib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,7 @@ def find(data: DataConfig) -> Source:
         raise UserError(f"no file or folder {data.path!r}; give data.path one that exists{hint}")
     kind, files = _in_folder(path, data.source) if path.is_dir() else _one_file(path, data.source)
     for file in files:
+        require(os.access(file, os.R_OK), f"cannot read {file} (permission denied); make it readable")
         require(file.stat().st_size > 0, f"{file} is empty; give a file with something in it")
     return Source(kind, tuple(files))
 

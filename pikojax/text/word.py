@@ -5,7 +5,8 @@ r"""`word`: the most common words, each with the space before it; single punctua
 The split covers every character and the space belongs to the piece after it, so joining the pieces gives the text back:
 nothing is lost but what is not in the vocabulary. That becomes `<unk>`, which hides it: a loss over a text with many
 `<unk>` looks better than it is, so data report the share of them. Digits and punctuation stand alone, so that numbers
-and odd groups of marks need no entries of their own. Runs of letters are Unicode letters; a combining mark stands alone.
+and odd groups of marks need no entries of their own. Runs of letters are Unicode letters as this Python knows them: a
+letter newer than its tables stands alone, and so does a combining mark.
 """
 
 import re
