@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 
+GROUPS = ("preset", "size")  # keys that stand for several values; the block lists them in PRESETS and SIZES
+
+
 class UserError(ValueError):
     """A mistake the user can mend. Its text is one line: what was got, what was wanted, what to do."""
 
@@ -32,19 +35,23 @@ def parse_value(text: str) -> Any:
 
 
 def keys(block: type) -> list[str]:
-    groups = [group for group in ("preset", "size") if hasattr(block, f"{group.upper()}S")]
-    return [f.name for f in dataclasses.fields(block)] + groups
+    return [f.name for f in dataclasses.fields(block)] + [group for group in GROUPS if hasattr(block, f"{group.upper()}S")]
+
+
+def is_text(block: type, key: str) -> bool:
+    """Whether `key` holds text, which is then taken as it was typed: data.path=1e5 is a file's name."""
+    return _hints(block).get(key) in (str, str | None)
 
 
 def expand_groups(block: type, values: Mapping) -> dict:
     """`preset = "modern"` and `size = "tiny"` become the values they stand for, below what is said outright."""
     values, expanded = dict(values), {}
-    for group in ("preset", "size"):
+    for group in GROUPS:
         choices = getattr(block, f"{group.upper()}S", None)
         if choices is None or group not in values:
             continue
         name = values.pop(group)
-        require(name in choices, f"model.{group} = {name!r}; choose one of: {', '.join(choices)}")
+        require(isinstance(name, str) and name in choices, f"model.{group} = {name!r}; choose one of: {', '.join(choices)}")
         expanded |= choices[name]
     return expanded | values
 
@@ -108,6 +115,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in escaped) + '"'
     return repr(value)

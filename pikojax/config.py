@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pikojax.checked import UserError, build, expand_groups, keys, nearest, parse_value, require, toml_value
+from pikojax.checked import GROUPS, UserError, build, expand_groups, is_text, keys, nearest, parse_value, require, toml_value
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class DataConfig:
         require(self.stories_mb > 0, f"data.stories_mb = {self.stories_mb}; give a size above 0")
         bad = self.val_fraction is not None and not 0 < self.val_fraction < 1
         require(not bad, f"data.val_fraction = {self.val_fraction}; give a fraction between 0 and 1, as 0.1")
+        require(self.tokenizer_sample_mb > 0, f"data.tokenizer_sample_mb = {self.tokenizer_sample_mb}; give a size above 0")
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ class GPTConfig:
             self.n_heads % self.n_kv_heads == 0,
             f"model.n_heads = {self.n_heads} is no multiple of n_kv_heads = {self.n_kv_heads}; change one of them",
         )
+        for key in ("rope_base", "norm_eps"):
+            require(getattr(self, key) > 0, f"model.{key} = {getattr(self, key)}; give a value above 0")
         odd_rope = self.positions == "rope" and (self.d_model // self.n_heads) % 2 == 1
         require(not odd_rope, f"rope needs an even head width, got {self.d_model // self.n_heads}; change d_model or n_heads")
         require(0 <= self.dropout < 1, f"model.dropout = {self.dropout}; give a value from 0 to below 1")
@@ -223,6 +226,7 @@ MODEL_BLOCKS = {"gpt": GPTConfig}
 
 def model_block(name: str) -> type:
     """The dataclass that holds the settings of the model called `name`: built in, or a plug-in's by entry point."""
+    require(isinstance(name, str), f"model.name = {name!r}; give one of: {', '.join(MODEL_BLOCKS)}")
     if name in MODEL_BLOCKS:
         return MODEL_BLOCKS[name]
     from importlib.metadata import entry_points
@@ -236,7 +240,7 @@ def model_block(name: str) -> type:
 def load_config(path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:
     """A checked `Config` from a TOML file (None: the defaults) with `block.key=value` overrides on top."""
     tree = _read_toml(find_config(path)) if path is not None else {}
-    for override in overrides:
+    for override in sorted(overrides, key=_sets_one_key):  # groups first: a key beats a group, wherever it stands
         _apply_override(tree, override)
     return config_from_dict(tree)
 
@@ -269,12 +273,8 @@ def config_from_dict(tree: Mapping[str, Any]) -> Config:
 
 
 def to_dict(config: Config) -> dict:
-    """Nested plain values; what is off (None) is left out, as TOML has no null."""
-    as_dict = dataclasses.asdict(config)
-    return {
-        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-        for key, value in as_dict.items()
-    }
+    """Nested plain values, None for off; `config_from_dict` of it gives an equal config."""
+    return dataclasses.asdict(config)
 
 
 def to_toml(config: Config) -> str:
@@ -331,11 +331,21 @@ def _read_toml(path: Path, seen: tuple[Path, ...] = ()) -> dict:
     if base is None:
         return tree
     require(path.resolve() not in seen, f"{path} is its own base; remove one `base` line")
-    beside = path.parent / str(base)
+    require(isinstance(base, str), f"{path}: base = {base!r}; give one file, as base = \"lightllm.toml\"")
+    beside = path.parent / base
     base_tree = _read_toml(beside if beside.is_file() else find_config(base), (*seen, path.resolve()))
     for key, value in tree.items():
-        base_tree[key] = {**base_tree.get(key, {}), **value} if isinstance(value, dict) else value
+        base_tree[key] = _lay_over(base_tree, key, value) if isinstance(value, dict) else value
     return base_tree
+
+
+def _lay_over(tree: dict, name: str, values: dict) -> dict:
+    """The block `name` with new values on top. A new preset or size also replaces the older keys that it stands for."""
+    below = tree.get(name, {})
+    require(isinstance(below, dict), f"{name} = {below!r} is no block; write [{name}] and its keys below")
+    block = _block_classes({**tree, name: {**below, **values}}).get(name)
+    replaced = expand_groups(block, {group: values[group] for group in GROUPS if group in values}) if block else {}
+    return {key: value for key, value in below.items() if key not in replaced} | values
 
 
 def _apply_override(tree: dict, override: str) -> None:
@@ -349,12 +359,18 @@ def _apply_override(tree: dict, override: str) -> None:
         if block in top:
             tree[block] = parse_value(text)
             return
+        require(block not in classes, f"{block!r} is a block; set its keys one by one, as {block}.{keys(classes.get(block, Config))[0]}=…")
         every = top + [f"{name}.{k}" for name, cls in classes.items() for k in keys(cls)]
         require(len(owners) < 2, f"key {block!r} is ambiguous; write one of: {', '.join(f'{o}.{block}' for o in owners)}")
         require(len(owners) == 1, f"unknown key {block!r}{nearest(block, every)}")
         block, leaf = owners[0], block
     require(block in classes, f"unknown key {key!r}{nearest(key, [f'{n}.{k}' for n, c in classes.items() for k in keys(c)])}")
-    tree[block] = {**tree.get(block, {}), leaf: parse_value(text)}
+    value = text.strip() if is_text(classes[block], leaf) and not text.strip().startswith(('"', "'")) else parse_value(text)
+    tree[block] = _lay_over(tree, block, {leaf: value})
+
+
+def _sets_one_key(override: str) -> bool:
+    return override.partition("=")[0].strip().rpartition(".")[2] not in ("name", *GROUPS)
 
 
 def _block_classes(tree: Mapping) -> dict[str, type]:
