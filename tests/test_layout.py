@@ -34,7 +34,7 @@ MODULES = {module_name(file) for file in FILES}
 
 
 def imported(source: str, modules: set[str]) -> set[str]:
-    """Every module of the package that the source names in an import, at any depth, or as a string to import by."""
+    """Every module of the package that the source imports, at any depth, or names in a string (to import by it)."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -43,7 +43,7 @@ def imported(source: str, modules: set[str]) -> set[str]:
             assert node.level == 0, f"line {node.lineno}: imports are written out in full"
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names} & modules
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in modules - {"pikojax"}:
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(".") > 1 and node.value in modules:
             found.add(node.value)
     return {name for name in found if name.split(".")[0] == "pikojax"}
 
@@ -167,3 +167,11 @@ def test_the_tree_in_the_readme_is_the_tree():
     tree = readme_tree()
     assert sorted(exist - tree) == [], "missing in README.md's tree"
     assert sorted(tree - exist) == [], "in README.md's tree only"
+
+
+def test_ci_runs_the_command_of_the_readme():
+    done = subprocess.run(["bash", ".ci/run", "--print-test-command"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    command = done.stdout.strip()
+    assert "\n" not in command and "[test]" in command and command.endswith("pytest")
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count(f"\n{command}\n") == 1
