@@ -127,12 +127,11 @@ def npy_splits(files: list[Path], val_fraction: float | None) -> tuple[list[Piec
 
 def npy_piece(file: Path) -> Piece:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        array = np.lib.format.open_memmap(file, mode="r")  # unlike numpy.load it knows neither archives nor pickles
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is no .npy array of ids ({_first_line(error)}); make it with numpy.save") from None
-    good = isinstance(array, np.memmap) and array.ndim == 2 and array.dtype.kind in "iu" and array.flags.c_contiguous
-    got = f"{array.ndim}-D {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
-    require(good, f"{file} holds {got}, wanted 2-D rows of whole numbers in C order; save it again so")
+    good = array.ndim == 2 and array.dtype.kind in "iu" and array.flags.c_contiguous
+    require(good, f"{file} holds {array.ndim}-D {array.dtype}, wanted 2-D rows of whole numbers in C order; save it again so")
     return Piece(str(file), array.dtype.str, array.offset, array.size, array.shape[1] or None)
 
 
@@ -151,7 +150,12 @@ def bin_piece(file: Path) -> Piece:
     size = file.stat().st_size
     require(size > 0, f"{file} is empty; give a file with tokens")
     require(size % dtype.itemsize == 0, f"{file} has {size} bytes, no whole number of {dtype.name} ids; it was cut short or is of another type")
-    return Piece(str(file), dtype.str, 0, size // dtype.itemsize)
+    piece = Piece(str(file), dtype.str, 0, size // dtype.itemsize)
+    if dtype.itemsize == 2 and piece.count >= 64:
+        head = _map(str(file), dtype.str, 0, min(piece.count, 4096))
+        wide = head[1::2].max() <= 15 < head[::2].max()  # the upper halves of ids below a million
+        require(not wide, f"{file} looks like uint32 ids, but its name says uint16; rename it to {file.stem}.u32.bin")
+    return piece
 
 
 def _train_part(n: int, val_fraction: float) -> int:
