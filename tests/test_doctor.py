@@ -66,6 +66,7 @@ def test_a_wrong_path_or_an_open_cache_is_named(tmp_path, monkeypatch):
     found = doctor.facts(measure=False)
     (cache,) = [cache for cache in found["caches"] if cache["name"] == "open"]
     assert (cache["private"], cache["bytes"]) == (False, 5)
+    assert found["native"]["bandwidth"].startswith("none: PIKOJAX_CPU=mmx")
     fixes = "; ".join(found["to_fix"])
     assert f"chmod 700 {tmp_path / 'open'}" in fixes and "PIKOJAX_CPU=mmx" in fixes
 
@@ -101,5 +102,6 @@ def test_text_ends_with_what_to_fix(capsys, monkeypatch):
 
 def test_help_needs_no_jax():
     code = "import sys, pikojax.cli.doctor; print([m for m in ('jax', 'numpy', 'rich', 'ctypes') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

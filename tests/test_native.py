@@ -134,7 +134,10 @@ def test_two_processes_at_once_compile_once(tmp_path):
     command = " ".join(build.find_compiler()[0].command)
     slow.write_text(f'#!/bin/sh\n[ "$1" = --version ] || {{ echo run >> {log}; sleep 1; }}\nexec {command} "$@"\n')
     slow.chmod(0o700)
-    code = "from pikojax.native import bandwidth, build; l = build.library('bandwidth'); print(bandwidth._native_passes(l, 2, 4000, 1)[1])"
+    code = """
+from pikojax.native import bandwidth, build
+print(bandwidth._native_passes(build.library("bandwidth"), 2, 4000, 1)[1])
+"""
     both = [python(code, CXX=str(slow), PIKOJAX_CACHE=str(tmp_path / "cache")) for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=60)
@@ -144,7 +147,7 @@ def test_two_processes_at_once_compile_once(tmp_path):
 
 
 @needs_compiler
-def test_without_locks_two_builders_still_leave_a_whole_library(tiny, monkeypatch):
+def test_without_locks_two_builders_still_leave_a_whole_library(tiny):
     file = build.build("tiny", "portable", tiny).file
     inode = file.stat().st_ino
     flags = (*build.COMMON_FLAGS, *build.PATH_FLAGS["portable"])

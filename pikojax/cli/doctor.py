@@ -96,8 +96,8 @@ def _devices() -> dict:
         counts = Counter((device.platform, device.device_kind, _device_memory_bytes(device)) for device in jax.local_devices())
     except Exception as error:
         return {"devices": [], "devices_error": _one_line(error)}
-    keys = ("platform", "kind", "memory_bytes")
-    return {"devices": [{**dict(zip(keys, device, strict=True)), "count": n} for device, n in counts.items()], "devices_error": None}
+    listed = [{"platform": what, "kind": kind, "memory_bytes": size, "count": n} for (what, kind, size), n in counts.items()]
+    return {"devices": listed, "devices_error": None}
 
 
 def _device_memory_bytes(device) -> int | None:
@@ -111,7 +111,8 @@ def _cpu() -> dict:
     from pikojax.native import cpu
 
     telling = [name for name in TELLING_FEATURES.split() if name in cpu.features()]
-    return {"model": cpu.model(), "cores": cpu.cores(), "features": telling, "last_level_cache_bytes": cpu.last_level_cache_bytes()}
+    cache_bytes = cpu.last_level_cache_bytes()
+    return {"model": cpu.model(), "cores": cpu.cores(), "features": telling, "last_level_cache_bytes": cache_bytes}
 
 
 def _memory() -> dict:
@@ -262,7 +263,7 @@ def _rows(found: dict) -> list[tuple[str, str]]:
         ("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())),
         *_machine_rows(found),
         *(("native", f"{name}: {how}") for name, how in found["native"].items()),
-        *(("cache", f"{c['path']}: {_size(c['bytes'])}, {'private' if c['private'] else 'NOT private'}") for c in found["caches"]),
+        *(("cache", f"{c['path']}: {_size(c['bytes'])}, {c['trouble'] or 'private'}") for c in found["caches"]),
         *((f"extra {extra}", _extra(extra, parts)) for extra, parts in found["extras"].items()),
         *((name, version or f"absent: pip install {name}") for name, version in found["others"].items()),
         *(("plug-in", f"{group}: {point}") for group, points in found["plugins"].items() for point in points),
@@ -277,7 +278,8 @@ def _machine_rows(found: dict) -> list[tuple[str, str]]:
     if not found["devices"]:
         rows.append(("device", f"none: {found['devices_error']}"))
     if cpu:
-        rows += [("CPU", f"{cpu['model']}, {cpu['cores']} cores usable"), ("features", " ".join(cpu["features"]) or "baseline only")]
+        rows.append(("CPU", f"{cpu['model']}, {cpu['cores']} cores usable"))
+        rows.append(("features", " ".join(cpu["features"]) or "baseline only"))
     rows.append(("memory", f"{_size(memory['total_bytes'])}, {_size(memory['available_bytes'])} available"))
     if found["read_bandwidth_gb_per_s"]:
         by = "" if found["read_bandwidth_by"] == "native" else " (by numpy)"
@@ -285,7 +287,8 @@ def _machine_rows(found: dict) -> list[tuple[str, str]]:
         inside = f", {in_jit:.1f} GB/s inside jit" if in_jit else ""
         rows.append(("memory reads", f"{found['read_bandwidth_gb_per_s']:.1f} GB/s{by}{inside}"))
     if compiler:
-        rows.append(("compiler", f"{compiler['command']}: {compiler['version']}" if compiler["command"] else f"none: {compiler['why_not']}"))
+        works = f"{compiler['command']}: {compiler['version']}"
+        rows.append(("compiler", works if compiler["command"] else f"none: {compiler['why_not']}"))
     return rows
 
 

@@ -33,7 +33,7 @@ void in_threads(int parts, const Run& run) {
 }  // namespace
 
 // Returns the GB/s (1e9 bytes) of the median of `repeats` passes, or 0 if the memory cannot be had. Word i of the buffer holds i,
-// and `checksum` is the sum of what all passes read: it shows that none skipped a part, and keeps the reads from being optimised away.
+// and `checksum` is the sum of what all passes read: none skipped a part, and no read was optimised away.
 PIKOJAX_EXPORT double pikojax_read_bandwidth(size_t bytes, int threads, int repeats, uint32_t* checksum) {
   const size_t count = bytes / sizeof(uint32_t);
   void* memory = nullptr;

@@ -2,8 +2,8 @@
 
     GB/s = bytes ÷ seconds of the median pass;  decode cannot beat  GB/s ÷ GB of weights  tokens per second
 
-The median, because single passes err both ways on a machine shared with others. Every pass's sum is checked: a reading that skipped
-part of the buffer must fail, not pass for speed.
+The median, because single passes err both ways on a machine shared with others. Every pass's sum is checked: a reading that
+skipped part of the buffer must fail, not pass for speed.
 
 Leaves out: device memory of a GPU, writes, latency.
 """
@@ -22,7 +22,7 @@ LEAST_BYTES, MOST_BYTES = 256 << 20, 1 << 30
 
 
 def read_bandwidth_gb_per_s(threads: int | None = None, buffer_bytes: int | None = None) -> float:
-    """The median of a few passes over a buffer far larger than the caches. Without native code numpy reads, a few percent slower."""
+    """The median of a few passes over a buffer far larger than the caches. Without native code numpy reads."""
     threads = cpu.cores() if threads is None else threads
     buffer_bytes = default_buffer_bytes() if buffer_bytes is None else buffer_bytes
     require(threads >= 1, f"got threads={threads}, wanted at least 1; leave it out to use every core")
@@ -80,7 +80,7 @@ def _sum_below(n_words: int) -> int:
 
 def _check_sum(read: int, written: int) -> None:
     if read != written % 2**32:
-        raise RuntimeError(f"the bandwidth meter read {read:#x}, not the {written % 2**32:#x} it wrote: bad memory or a miscompiled loop")
+        raise RuntimeError(f"the meter read {read:#x}, not the {written % 2**32:#x} it wrote: bad memory or a miscompiled loop")
 
 
 def _numpy_gb_per_s(threads: int, buffer_bytes: int) -> float:

@@ -3,10 +3,10 @@
     library("bandwidth")  →  ctypes.CDLL, or None where there is no compiler: the caller then takes its pure path
 
 The file name in the cache is NAME-PATH-KEY-DIGEST.so. KEY hashes all that decides what the compiler makes (sources and headers,
-flags, compiler, jaxlib, processor), so a change of any of them builds anew. DIGEST hashes the file itself and is checked before each
-load: loading a truncated library does not raise, it kills the process. A digest is no defence against a person, though, who would
-simply name their file right: whoever can write in this folder runs code as this user. So a library is loaded only from a folder
-and a file that this user owns and no one else can write.
+flags, compiler, jaxlib, processor), so a change of any of them builds anew. DIGEST hashes the file itself and is checked before
+each load: loading a truncated library does not raise, it kills the process. A digest is no defence against a person, though, who
+would simply name their file right: whoever can write in this folder runs code as this user. So a library is loaded only from a
+folder and a file that this user owns and no one else can write.
 
 Leaves out: cross-compiling, incremental builds (a library is one compiler call of seconds), and Windows outside WSL.
 """
@@ -36,10 +36,11 @@ LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",)}
 SOURCES = Path(__file__).parent
 
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall")
+AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 PATH_FLAGS = {
     # without the last flag compilers stay at 256 bits, from the days when 512 slowed the clock
-    "avx512": tuple("-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512".split()),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512": (*AVX2_FLAGS, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512".split()),
+    "avx2": AVX2_FLAGS,
     "portable": (),
 }
 COMPILE_LIMIT_S = 300
@@ -176,13 +177,13 @@ def _compile(
     cache: Path, stem: str, sources: list[Path], flags: tuple[str, ...], compiler: Compiler
 ) -> tuple[Path | None, str | None]:
     """Compile in a private folder inside the cache and move the result into place in one step."""
-    command = [*compiler.command, *flags, *_xla_headers(), *map(str, sources)]
     try:
         with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as folder:
             made = Path(folder) / "library.so"
             environ = {**os.environ, "TMPDIR": folder, "LC_ALL": "C"}
+            command = [*compiler.command, *flags, *_xla_headers(), *map(str, sources), "-o", str(made)]
             done = subprocess.run(
-                [*command, "-o", str(made)], capture_output=True, text=True, errors="replace", timeout=COMPILE_LIMIT_S, env=environ
+                command, capture_output=True, text=True, errors="replace", timeout=COMPILE_LIMIT_S, env=environ
             )
             if done.returncode != 0:
                 return None, f"{shlex.join(compiler.command)} failed on {sources[0].name}: {_first_error(done.stderr)}"

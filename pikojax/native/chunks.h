@@ -28,7 +28,7 @@ void for_chunks(xla::ffi::ThreadPool& pool, int64_t chunks, const Run& run) {
     }
   };
   const int64_t helpers = (pool.num_threads() < chunks ? pool.num_threads() : chunks) - 1;
-  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(std::function<void()>(work));
+  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule([work] { work(); });
   work();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done == chunks; });

@@ -1,8 +1,6 @@
 // Sums uint32 words (modulo 2^32) inside a jitted function, on XLA's own threads: the most bandwidth that a kernel called from
 // JAX can see, next to what the machine has (bandwidth.cc). Also the smallest complete example of a native kernel.
 // Leaves out: other types, axes, gradients.
-#include <functional>
-
 #include "chunks.h"
 #include "sum_words.h"
 
@@ -22,4 +20,7 @@ static ffi::Error read_sum(ffi::ThreadPool pool, ffi::Buffer<ffi::U32> words, ff
 
 PIKOJAX_EXPORT XLA_FFI_Error* pikojax_read_sum(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_read_sum, read_sum,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::Buffer<ffi::U32>>().Ret<ffi::BufferR0<ffi::U32>>());
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::U32>>()
+                                  .Ret<ffi::BufferR0<ffi::U32>>());
