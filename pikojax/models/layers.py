@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 
 class Output(NamedTuple):
@@ -80,21 +81,35 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
 
         def body(x, layer):
             weights, key = layer
-            return block(jax.tree.map(to_device, weights), x, None, None, key)[0], None
+            return block(streamed(weights, x.dtype), x, None, None, key)[0], None
 
-        return jax.lax.scan(jax.checkpoint(body) if remat else body, x, (blocks, keys_L))[0], None
+        # What the backward pass needs is saved, but for streamed weights: those are fetched again, or all would stay here.
+        saved = None if remat else jax.checkpoint_policies.save_anything_except_these_names("streamed")
+        if remat or any(on_host(leaf) for leaf in jax.tree.leaves(blocks)):
+            body = jax.checkpoint(body, prevent_cse=False, policy=saved)
+        return jax.lax.scan(body, x, (blocks, keys_L))[0], None
     if isinstance(blocks, dict):
         blocks = unstack({"blocks": blocks})["blocks"]
     for layer, weights in enumerate(blocks):
-        x, cache = block(jax.tree.map(to_device, weights), x, cache, layer, None if keys_L is None else keys_L[layer])
+        x, cache = block(streamed(weights, x.dtype), x, cache, layer, None if keys_L is None else keys_L[layer])
     return x, cache
 
 
+def streamed(weights, dtype):
+    """One layer's weights on the device, those that came from host memory in the `dtype` of the stream."""
+
+    def fetch(leaf):
+        return checkpoint_name(to_device(leaf).astype(dtype), "streamed") if on_host(leaf) else leaf
+
+    return jax.tree.map(fetch, weights)
+
+
+def on_host(array) -> bool:
+    return jax.typeof(array).memory_space == jax.memory.Space.Host
+
+
 def to_device(array):
-    """Streams an array that is kept in host memory to the device; others pass."""
-    if jax.typeof(array).memory_space == jax.memory.Space.Host:
-        return jax.device_put(array, jax.memory.Space.Device)
-    return array
+    return jax.device_put(array, jax.memory.Space.Device) if on_host(array) else array
 
 
 # ---------------------------------------------------------------- functions

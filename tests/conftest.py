@@ -1,0 +1,29 @@
+"""Strictness for every test: mixed dtypes and implicit rank promotion are errors, as they hide mistakes elsewhere."""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # a checkout that is not installed can be tested too
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory):
+    """No test reads or fills the caches of the person who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "PIKOJAX_CACHE" not in os.environ:
+            patch.setenv("PIKOJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    if jax.default_backend() != "gpu":
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
