@@ -8,8 +8,11 @@ Leaves out: several processes.
 """
 
 import dataclasses
+import functools
 import logging
 import shutil
+import threading
+import time
 from pathlib import Path
 
 from pikojax.config import CheckpointConfig, Config, UserError, config_from_dict, differing_keys
@@ -34,31 +37,36 @@ _FREE_KEYS = {
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, open for writing. Closing it waits for the last save."""
+    """The checkpoints of one run folder, open for writing. Closing it (or leaving its block) waits for the last save."""
 
     def __init__(self, run: Path, cfg: CheckpointConfig):
+        self.run, self.cfg = run, cfg
+        self._saving: int | None = None  # the step whose save is under way
+        self._absl_level = logging.getLogger("absl").level
+        try:
+            (run / checkpoints.FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._failure(error) from None
+        # Orbax takes half a second to import: let it happen while the first step compiles, and open it at the first save.
+        threading.Thread(target=_import_orbax, daemon=True).start()
+
+    @functools.cached_property
+    def _manager(self):
         from orbax.checkpoint import v1 as ocp
 
-        self.run = run
-        self._saving: int | None = None  # the step whose save is under way
         policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(cfg.keep)]
-        if cfg.keep_best:
+        kept = [policies.LatestN(self.cfg.keep)]
+        if self.cfg.keep_best:
             kept.append(policies.BestN(get_metric_fn=_val_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False))
         saving = ocp.options.ArrayOptions.Saving(use_compression=False)  # it takes 8% off random-looking floats and half a core
-        self._absl_level = logging.getLogger("absl").level
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each failed thread's traceback; we raise one line
-        try:
-            self._manager = ocp.training.Checkpointer(
-                (run / checkpoints.FOLDER).resolve(),
-                context=ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)),
-                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(cfg.interval),
-                preservation_policy=policies.AnyPreservationPolicy(kept),
-                cleanup_tmp_directories=True,  # what a killed trainer left half-written
-            )
-        except Exception as error:
-            logging.getLogger("absl").setLevel(self._absl_level)
-            raise self._failure(error) from None
+        return ocp.training.Checkpointer(
+            (self.run / checkpoints.FOLDER).resolve(),
+            context=ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving)),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(self.cfg.interval),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=True,  # what a killed trainer left half-written
+        )
 
     def save(self, state, meta: dict) -> None:
         """Starts saving `state`, a TrainState, once the save before has ended. `meta` is JSON; see `make_meta`."""
@@ -86,7 +94,15 @@ class Checkpoints:
         for later in [s for s in checkpoints.steps(self.run) if s > step]:
             self._manager.delete(later)
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
     def close(self) -> None:
+        if "_manager" not in vars(self):
+            return
         try:
             self.wait()
         finally:
@@ -98,11 +114,10 @@ class Checkpoints:
                 logging.getLogger("absl").setLevel(self._absl_level)
 
     def _failure(self, error: Exception) -> Exception:
-        """One line for a write that the file system refused. The half-written folder goes: it would keep a full disk full."""
+        """One line for a write that the file system refused."""
         if not checkpoints.of_the_file_system(error):
             return error
-        for left in (self.run / checkpoints.FOLDER).glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _sweep(self.run)
         whole = [s for s in checkpoints.steps(self.run) if s != self._saving]
         what = "open the checkpoints" if self._saving is None else f"write the checkpoint of step {self._saving}"
         kept = f"step {', '.join(map(str, whole))} is whole; " if whole else ""
@@ -121,7 +136,7 @@ def make_meta(config: Config, data: dict, *, step: int, val_loss: float | None, 
     return {
         "version": VERSION,
         "pikojax": __version__,
-        "jax": jax.__version__,
+        "jax": f"jax {jax.__version__} on {jax.default_backend()}",
         "step": step,
         "config": dataclasses.asdict(config),
         "data": data,
@@ -144,10 +159,7 @@ def check_resumable(meta: dict, config: Config, data: dict, run: Path) -> list[s
     if meta.get("version") != VERSION:
         raise UserError(f"{run} was written as version {meta.get('version')} of checkpoints, this reads {VERSION}; train anew")
     old = config_from_dict(meta["config"])
-    blocks = [f.name for f in dataclasses.fields(Config) if f.name not in _FREE_BLOCKS]
-    differing = [key for key in differing_keys(old, config, blocks) if key.partition(":")[0] not in _FREE_KEYS]
-    if differing:
-        raise UserError(f"the checkpoint in {run} has another config: {'; '.join(differing)}; set these back or start a new run")
+    refuse_other(old, config, run)
     if meta["data"] != data:
         raise UserError(
             f"the data are not those that {run} was trained on ({_tokens(meta['data'])}, now {_tokens(data)}):"
@@ -159,11 +171,20 @@ def check_resumable(meta: dict, config: Config, data: dict, run: Path) -> list[s
             f"train.steps goes from {old.train.steps} to {config.train.steps}: from here on the {config.optim.schedule}"
             " schedule is the longer run's, so this is not what one run of that length would have been"
         )
-    if meta["jax"] != jax.__version__:
-        notes.append(f"saved under jax {meta['jax']}, going on under {jax.__version__}: not bit for bit the same run")
+    now = f"jax {jax.__version__} on {jax.default_backend()}"
+    if meta["jax"] != now:
+        notes.append(f"saved by {meta['jax']}, going on with {now}: not bit for bit the same run")
     if old.mesh != config.mesh:
         notes.append("the mesh differs from the run's: sums round in another order, so not bit for bit the same run")
     return notes
+
+
+def refuse_other(old: Config, config: Config, run: Path) -> None:
+    """Raises where `config` would make another run of the one that was begun with `old`."""
+    blocks = [f.name for f in dataclasses.fields(Config) if f.name not in _FREE_BLOCKS]
+    differing = [key for key in differing_keys(old, config, blocks) if key.partition(":")[0] not in _FREE_KEYS]
+    if differing:
+        raise UserError(f"the run in {run} has another config: {'; '.join(differing)}; set these back or start a new run")
 
 
 def fingerprint(dataset) -> dict:
@@ -180,6 +201,21 @@ def fingerprint(dataset) -> dict:
             checksum = zlib.crc32(np.ascontiguousarray(stream.read(start, n), dtype=np.int32), checksum)
         out[name] = {"size": len(stream), "crc32": checksum}
     return out
+
+
+def _import_orbax() -> None:
+    from orbax.checkpoint import v1  # noqa: F401
+
+
+def _sweep(run: Path) -> None:
+    """Removes the half-written folder, which would keep a full disk full. Other threads may still be writing into it."""
+    clean, tries = 0, 0
+    while clean < 4 and tries < 40:
+        left = list((run / checkpoints.FOLDER).glob("*.orbax-checkpoint-tmp*"))
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        clean, tries = 0 if left else clean + 1, tries + 1
+        time.sleep(0.05)
 
 
 def _val_loss(metrics: dict) -> float:
