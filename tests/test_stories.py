@@ -9,8 +9,10 @@ from functools import lru_cache
 
 import pytest
 
+from pikojax.config import UserError
 from pikojax.data import stories as grammar_file
 from pikojax.data.stories import MAX_WORDS, MIN_WORDS, cast_story, grammar, parse_plots, parse_template, stories, story, tell
+from pikojax.data.story_beats import BEATS
 
 ALLOWED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \n.,!?'\"-:;")
 
@@ -44,7 +46,7 @@ def test_a_story_is_a_function_of_seed_and_index():
 def test_stories_never_change_unnoticed():
     """A corpus is named by its seed alone, so a change of words or plots has to be a decision: then renew this digest."""
     text = "\n\n".join(stories(0, n_stories=300))
-    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "1ee01a7afc034c4c"
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "bfde47dbd7042af9"
 
 
 def test_stops_at_bytes_or_stories():
@@ -72,7 +74,7 @@ def test_length_characters_and_lines():
 
 
 def test_no_repeats_and_few_near_repeats():
-    """Of all runs of twelve words, at most 22% were seen in an earlier story (measured: SHINGLES on 1.5 MB)."""
+    """Of all runs of twelve words, at most 21% were seen in an earlier story (measured: 18.8%)."""
     texts = corpus()
     assert len(set(texts)) == len(texts)
     seen, n_runs, n_repeated = set(), 0, 0
@@ -82,7 +84,7 @@ def test_no_repeats_and_few_near_repeats():
         n_runs += len(runs)
         n_repeated += len(runs & seen)
         seen |= runs
-    assert n_repeated / n_runs < 0.22
+    assert n_repeated / n_runs < 0.21
 
 
 def test_vocabulary_is_wide_and_common_words_are_common():
@@ -171,7 +173,9 @@ def test_facts_go_together():
             names = [drawn["name"] for drawn in env.values()]
             assert len(set(names)) == len(names)
             for role in plot.cast:
-                if role.field:
+                if role.table[0] == "/":
+                    assert env[role.slot]["name"] in role.table
+                elif role.field:
                     seen += 1
                     assert env[role.slot] in [look for noun in env[role.table][role.field] for look in noun]
                 elif role.near and "." in role.near:
@@ -221,8 +225,30 @@ def test_template_notation():
 
 @pytest.mark.parametrize("text", ["[a|b", "a]", "a}", "<nobody hero>"])
 def test_a_broken_template_says_what_is_wrong(text):
-    with pytest.raises(ValueError, match="stray|never closed|no story beat"):
+    with pytest.raises(UserError, match="stray|never closed|no story beat"):
         parse_template(text, {"hi": "Hi."})
+
+
+def test_a_plot_that_cannot_be_told_says_so():
+    _, world = grammar()
+    too_short, bad_form, bad_table = parse_plots(
+        "\n== short | hero=child\n{hero} ran.\n== form | hero=child\n{hero.color}\n== table | hero=nobody\n{hero}\n", {}, [])
+    for plot, reason in ((too_short, "never has 60 to 250 words"), (bad_form, "'color'"), (bad_table, "'nobody'")):
+        with pytest.raises(UserError, match=reason):
+            tell(plot, world, random.Random(0).random)
+
+
+def test_the_example_in_the_docstring_works():
+    """The worked example is read as it stands, so the documentation of the notation can be trusted."""
+    example = grammar_file.__doc__.split("    == the lost hat")[1].split("\n\nmay become")[0]
+    lines = "\n== the lost hat" + example.replace("\n    ", "\n")
+    (plot,) = parse_plots(lines, BEATS, [])
+    _, world = grammar()
+    out = []
+    rand = random.Random(0).random
+    grammar_file.render(plot.parts, cast_story(plot.cast, world, rand), rand, out)
+    text = "".join(out)
+    assert text.count("\n") == 1 and "The wind took the" in text and set(text) <= ALLOWED
 
 
 @pytest.mark.slow

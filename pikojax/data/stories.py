@@ -9,7 +9,13 @@ begins with a space continues the paragraph):
 
     == the lost hat | hero=child friend=child!shy hat=clothes place=place:out find=place.finds
     {hero} [wore|put on] {hat.a} and went {place.to}. [It was windy. |]Whoosh! The wind took the {hat.n}!
-    "{hat.Is} that {hat.yours}?" asked {friend}. {hero.He} hugged {friend.him}. <moral_help>
+    "{hat.Is} {hat.this} yours?" {friend} {friend.asked}. {hero.He} hugged {friend.him} and gave {friend.him} {find.a}.
+     <moral_help hero>
+
+may become
+
+    Mia put on some woolly mittens and went to the beach. Whoosh! The wind took the mittens!
+    "Are these yours?" Ben whispered. She hugged him and gave him a white shell. A little help can mean a lot.
 
   {hero}         what the slot is called: "Mia", "the baker", "red hat"
   {hero.his}     another form of it, here "her"; {hero.His} is the same with a capital, "Her"
@@ -23,10 +29,11 @@ and the cast says where each slot comes from:
   friend=child!shy+kind  a person with one of these traits: the trait sets how they speak and react
   other=animal@hero      an animal that lives where the hero lives
   worker=worker@job.owner  the worker whose kind the job's `owner` names
+  goal=/mill/willow/hill one of these words
   find=place.finds       one of the things that this very place has
 
-Forms. People: name he him his himself kind trait a_trait said asked habit react adverb lived moved hands hand (animals
-also sound food land; workers also shop makes need). Things: name ("red ball") a ("a red ball") n ("ball") a_n s ("balls")
+Forms. People: name he him his himself kind trait a_trait said asked habit react adverb (children and animals also
+lived moved hands hand; animals sound size a_size food land; workers shop busy makes need why). Things: name ("red ball") a ("a red ball") n ("ball") a_n s ("balls")
 adj it him ("it", "them") is was has this. A row of facts has the fields of its table. Rows near the top of a table are
 drawn more often, so that common words are common.
 
@@ -40,6 +47,8 @@ import random
 import re
 from functools import lru_cache
 from typing import Iterator, NamedTuple
+
+from pikojax.config import UserError
 
 MIN_WORDS, MAX_WORDS = 60, 250
 ONE_PARAGRAPH_SHARE = 0.2  # of the stories are told without a line break
@@ -113,12 +122,12 @@ def parse_template(text: str, beats: dict, rename: dict | None = None) -> tuple:
                 parts, alternatives = stack.pop()
                 parts.append(choice)
         elif mark in "|]}>":
-            raise ValueError(f"stray {mark!r} in the story template {text!r}; close what you open")
+            raise UserError(f"stray {mark!r} in the story template {text!r}; close what you open")
         else:
             literal.append(mark)
         at += 1
     if stack:
-        raise ValueError(f"a [ is never closed in the story template {text!r}; add the ]")
+        raise UserError(f"a [ is never closed in the story template {text!r}; add the ]")
     flush()
     return tuple(parts)
 
@@ -132,7 +141,7 @@ def _slot(words: str, rename: dict) -> tuple:
 def _beat(words: list, beats: dict, rename: dict) -> list:
     name, *slots = words
     if name not in beats:
-        raise ValueError(f"no story beat is called {name!r}; the beats are {', '.join(sorted(beats))}")
+        raise UserError(f"no story beat is called {name!r}; the beats are {', '.join(sorted(beats))}")
     inner = dict(zip("ABC", (rename.get(slot, slot) for slot in slots)))
     return [parse_template(line, beats, inner) for line in beats[name].strip().splitlines()]
 
@@ -168,7 +177,9 @@ def cast_story(cast: tuple, world: dict, rand) -> dict:
     """Draw every slot of a plot: slot -> {form: text}."""
     env, used = {}, set()
     for role in cast:
-        if role.field:
+        if role.table[0] == "/":
+            rows = [{"name": word, "kind": word} for word in role.table[1:].split("/")]
+        elif role.field:
             rows = env[role.table][role.field]
         else:
             rows = _rows(world, role, _near(role.near, env))
@@ -201,7 +212,7 @@ def _rows(world: dict, role: Role, near: tuple | None) -> list:
         if near:
             rows = [row for row in rows if row.forms[row.genders[0]][near[0]] == near[1]]
         if not rows:
-            raise ValueError(f"no {role.table} is tagged {'+'.join(sorted(role.wanted))} {near or ''}; see story_words.py")
+            raise UserError(f"no {role.table} is tagged {'+'.join(sorted(role.wanted))} {near or ''}; see story_words.py")
         world[key] = rows
     return world[key]
 
@@ -244,9 +255,12 @@ def render(parts: tuple, env: dict, rand, out: list) -> None:
 
 def tell(plot: Plot, world: dict, rand) -> str:
     """One telling of a plot. Draws again while the story is too short or too long."""
-    while True:
+    for _ in range(100):
         out = []
-        render(plot.parts, cast_story(plot.cast, world, rand), rand, out)
+        try:
+            render(plot.parts, cast_story(plot.cast, world, rand), rand, out)
+        except KeyError as missing:
+            raise UserError(f"the story plot {plot.name!r} asks for {missing}, which is no table, slot or form; see stories.py") from None
         text = "".join(out)
         if rand() < ONE_PARAGRAPH_SHARE:
             text = text.replace("\n", " ")
@@ -255,18 +269,19 @@ def tell(plot: Plot, world: dict, rand) -> str:
         text = text.replace(" \n", "\n").replace("\n ", "\n").strip()
         if MIN_WORDS <= text.count(" ") + text.count("\n") + 1 <= MAX_WORDS:
             return text
+    raise UserError(f"the story plot {plot.name!r} never has {MIN_WORDS} to {MAX_WORDS} words; lengthen or shorten it")
 
 
 @lru_cache(maxsize=1)
 def grammar() -> tuple[list[Plot], dict]:
     """All plots and the word tables, compiled on first use."""
-    from pikojax.data import story_plots_child, story_plots_fable, story_plots_home, story_plots_wonder
+    from pikojax.data import story_plots_child, story_plots_fable, story_plots_home, story_plots_town, story_plots_wonder
     from pikojax.data.story_beats import BEATS, PHRASES
     from pikojax.data.story_tables import build_world
 
     phrases = [(re.compile(pattern), choice) for pattern, choice in PHRASES]
     beats = {name: vary(lines, phrases) for name, lines in BEATS.items()}
-    files = (story_plots_home, story_plots_child, story_plots_fable, story_plots_wonder)
+    files = (story_plots_home, story_plots_child, story_plots_fable, story_plots_town, story_plots_wonder)
     return [plot for file in files for plot in parse_plots(file.PLOTS, beats, phrases)], build_world()
 
 

@@ -28,6 +28,17 @@ Everybody knew {A} the {A.kind} and {B} the {B.kind}. {A} {A.habit}. {B} {B.habi
 There once was {A.a_trait} {A.kind} named {A}. {A.His} neighbor was {B.a_kind} called {B}, who {B.habit}.
 Two neighbors shared one corner of the {A.land}: {A} the {A.kind} and {B} the {B.kind}. {A} {A.habit}.
 """,
+    "meet": """
+{A} was {A.a_size} {A.kind}, and {B} was {B.a_size} {B.kind}. {A} lived {A.lived}, and {B} lived {B.lived}.
+In the {A.land} lived {A}, {A.a_trait} {A.kind} who was fond of {A.food}, and {B}, {B.a_size} {B.kind} who liked {B.food} better.
+[In a corner of the {A.land}|Somewhere in the {A.land}], the {A.size} {A.kind} {A} and the {B.size} {B.kind} {B} [ate {A.food} and played all day|were often seen together].
+{A} the {A.kind} {A.habit}. {B} the {B.kind} {B.habit}. They had known each other [for years|since they were small].
+""",
+    "home": """
+[With a light heart|Tired but happy|Humming a tune], {A} {A.moved} home.
+{A} {A.moved} home and had a supper of {A.food}.
+[After that|When it was all over], {A} {A.moved} home to bed.
+""",
     # Feelings and thoughts.
     "happy": """
 {A} was [so happy that {A.he} danced|very happy|happier than ever|full of joy].
@@ -69,18 +80,6 @@ After a while, an idea popped into {A}'s head.
 {A} [came by|passed by|heard it] and stopped. "Can I help?" {A.he} {A.asked}.
 "[Oh dear|Goodness]," {A} {A.said}. "Tell me what happened."
 """,
-    "ask_help": """
-"[Please, can|Can] you help me?" {A} {A.asked}.
-"Will you help me, {B}?" {A} {A.asked}.
-"I [need|could use] some help," {A} {A.said}.
-"{B}, I cannot do it alone," {A} {A.said}. "Will you help?"
-""",
-    "yes": """
-"Of course I will," {A} {A.said}.
-"[Gladly|With pleasure|Certainly|Sure]," {A} {A.said}.
-{A} nodded. "[Let us try|Let us begin|I would love to|Two are better than one]."
-"Yes," {A} {A.said}. "[That is what friends are for|You would do the same for me|Just tell me how]."
-""",
     "thanks": """
 "Thank you, {B}!" {A} {A.said}.
 "Thank you [so much|very much|a thousand times]," {A} {A.said}. "You are [very kind|a real friend|wonderful]."
@@ -113,6 +112,7 @@ After a while, an idea popped into {A}'s head.
     "together": """
 The two of them [laughed|danced around|hugged each other|cheered].
 {A} and {B} looked at each other and [laughed|smiled|grinned].
+{A} nodded {A.adverb}, and {B} nodded, too.
 {A} and {B} [sat down side by side|shook on it|walked on together].
 """,
     # Endings.
@@ -133,7 +133,7 @@ After that, whenever {A} needed {B}, {B} was there, and whenever {B} needed {A},
 That evening, {A} and {B} shared [a pot of tea|a warm supper|a bowl of soup] and talked until the stars came out.
 {A} and {B} walked home together, [singing|chatting|happy and tired].
 They stayed friends [forever|for the rest of their lives|through summer and winter].
-And so {A} and {B} lived happily, [as friends should|side by side].
+And so {A} and {B} [had one more story to tell|stayed friends, as good friends do].
 """,
     "night": """
 Soon the moon rose, and {A} [was fast asleep|closed {A.his} eyes|slept until morning].
@@ -174,7 +174,11 @@ Being brave does not mean that you are never scared.
 A little help can mean a lot.
 {A} learned that it is [good|no shame] to ask for help.
 No one can do everything alone.
+""",
+    "moral_kind": """
 Kindness always finds its way back.
+{A} learned that a [small|little] kindness can travel far.
+A kind deed is never [wasted|lost].
 """,
     "moral_small": """
 Even the smallest friend can be a great help.
@@ -212,6 +216,7 @@ It takes all kinds to make a [world|good team].
 PHRASES = [
     # A slot that begins a sentence: "the baker" becomes "The baker".
     (r"(?m)(^|[.!?] \[?)\{(\w+)\}", r"\1{\2.Name}"),
+    (r"\{place\.sees\}", "[{place.sees}|{place.sees}|{place.sees} The air was full of {place.noise}.]"),
     # Contractions, when something follows that they can lean on.
     (r"\b([Cc])annot(?= [a-z{])", r"[\1annot|\1an't]"),
     (r"\b([Dd]o|[Dd]id|[Dd]oes|[Ww]as|[Ww]ere|[Ii]s|[Cc]ould|[Ww]ould|[Hh]ave|[Hh]ad) not(?= [a-z{])", r"[\1 not|\1n't]"),
@@ -228,8 +233,8 @@ PHRASES = [
     (r"\b(began|started) to\b", "[began to|started to]"),
     (r"\bat last\b", "[at last|finally]"),
     (r"\bAt last\b", "[At last|Finally|In the end]"),
-    (r"\bat once\b", "[at once|right away]"),
-    (r"\bSoon\b(?= [{a-z])", "[Soon|Before long|A little later]"),
+    (r"(?<![Aa]ll )\bat once\b", "[at once|right away]"),
+    (r"\bSoon\b(?= [{a-z])(?! it would)", "[Soon|Before long|A little later]"),
     (r"(?<=[.!?] )Then (?=\{)", "[Then|Then|After that,] "),
     (r"\bSuddenly\b", "[Suddenly|All of a sudden]"),
     (r"\bThe next day\b", "[The next day|The day after|The following day]"),
@@ -241,7 +246,7 @@ PHRASES = [
     (r"\bOne night\b", "[One night|Late one night]"),
     (r"\blooked at\b", "[looked at|looked at|gazed at]"),
     (r"\blooked around\b", "[looked around|looked about]"),
-    (r"\b(for a while|for a moment)\b", "[for a while|for a moment|for a little while]"),
+    (r"(?<!only )(?<!just )\b(for a while|for a moment)\b", "[for a while|for a moment|for a little while]"),
     (r"\bBut (?=\{|the |it )", "[But|But|Yet] "),
     (r"\ball the way\b", "[all the way|the whole way]"),
     (r"\bwonderful\b", "[wonderful|marvelous|lovely]"),
@@ -251,7 +256,7 @@ PHRASES = [
     (r"\bin the middle of\b", "in the [middle|very middle] of"),
     (r"\bagain and again\b", "[again and again|over and over]"),
     (r"\bhelped me\b", "[helped me|gave me a hand]"),
-    (r"\bThey (?=(went|walked|ran|took|dug|built|searched|mixed|made|put|carried|rolled|followed|asked|called)\b)", "[They|Together they|So they] "),
+    (r"\bThey (?=(went|walked|ran|took|dug|built|searched|mixed|made|put|carried|followed|asked|called)\b)", "[They|Together they|So they] "),
     (r"\ball alone\b", "[all alone|quite alone]"),
     (r"\bstill nothing\b", "[still nothing|nothing]"),
     (r"\bshouted\b(?! and)", "[shouted|cried]"),

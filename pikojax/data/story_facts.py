@@ -12,7 +12,7 @@ park | out | in the park / near the fountain in the park | to the park | shiny b
 garden | out | in the garden / behind the house | out to the garden / into the garden | empty striped snail_shell / tiny blue eggshell / old rusty spoon / @color button / white smooth stone | Bees bumped from flower to flower. / The beans were climbing their poles. / The grass needed cutting. | the buzz of bees
 meadow | out | in the meadow / in the long grass | to the meadow / across the meadow | four-leaved lucky clover / white soft feather / empty gray cocoon / smooth round stone / old copper bell | Butterflies danced over the clover. / The grass was as high as a fence. / A lark sang somewhere above. | the song of a lark
 river | out water | by the river / on the riverbank | to the river / down to the river | flat gray stone / tiny silver fishbone / cracked old oar / long green reed / blue smooth pebble | The water ran fast and clear. / Dragonflies hovered above the reeds. / A fish jumped and was gone. | the gurgle of the water
-hill | out | on the hill / at the top of the hill | up the hill | strange black stone / white sharp thorn / old rusty horseshoe / long brown feather / purple thistle | From up there the houses looked like toys. / The wind combed the grass. / Sheep dotted the slopes. | the whistle of the wind
+hill | out | on the hill / at the top of the hill | up the hill | strange black stone / white sharp thorn / old rusty horseshoe / long brown feather / purple thistle | From up there the houses looked like toys. / The wind combed the grass. / Sheep dotted the slopes. | the howl of the wind
 farm | out | on the farm / behind the barn | to the farm | speckled warm egg / rusty old nail / golden straw / bent old horseshoe / brown striped feather | The rooster strutted on the fence. / Hay was piled up to the roof. / A tractor hummed in the field. | the clucking of the hens
 playground | out | at the playground / beside the swings | to the playground | @color marble / lost @color mitten / bent copper coin / @color button / blue broken whistle | The swings creaked back and forth. / The slide shone like silver. / Someone had drawn a hopscotch on the ground. | the creak of the swings
 lake | out water | by the lake / on the little pier | to the lake / out to the lake | smooth white stone / black shiny mussel / silver fishhook / long green feather / twisted brown root | The lake lay as flat as a mirror. / A rowboat rocked at the pier. / Two swans drifted by. | the lapping of the lake
@@ -28,14 +28,14 @@ orchard | out | in the orchard / under the apple trees | to the orchard | fallen
 """
 
 SKIES = """
-kind | tags | day | look | wear | because
-sunny | dry warm | One sunny morning, / One bright afternoon, / On a warm, sunny day, / One golden afternoon, / On the first sunny day of spring, | The sun shone on every roof. / There was not a cloud in the sky. / The sky was as blue as paint. | hat | the sun was out
-windy | dry wind | One windy morning, / On a windy day in autumn, / One breezy afternoon, / On a day when the wind pulled at every door, | The trees bent and waved. / Leaves raced down the road. / Clouds hurried across the sky. | jacket | the wind was strong
-rainy | wet | One rainy morning, / One wet afternoon, / On a gray and rainy day, / One drizzly Sunday, | Rain drummed on the roof. / Puddles grew in the road. / Drops chased each other down the window. | raincoat | it was raining
-snowy | cold | One snowy morning, / One white winter day, / On the coldest day of January, / One frosty morning, | Snow covered every fence. / Icicles hung from the gutter. / The world was white and still. | coat | it had snowed
-foggy | wet dim | One foggy morning, / On a gray and misty day, / One foggy evening in November, | The fog hid even the nearest tree. / Everything looked soft and gray. / Lamps glowed like little moons. | scarf | the fog was thick
-hot | dry warm | One hot afternoon, / On the hottest day of July, / One lazy summer day, / On a day too hot for shoes, | The air shimmered above the road. / Even the flies were too tired to buzz. / Every dog lay in the shade. | hat | it was so hot
-mild | dry | One quiet morning, / One Saturday morning, / One fine Monday, / One afternoon in May, / Early one morning, / One day after lunch, / On the last day of September, | A light breeze was blowing. / The birds were busy in the hedge. / It was neither warm nor cold. | sweater | the day was fine
+kind | tags | day | look
+sunny | dry warm | One sunny morning, / One bright afternoon, / On a warm, sunny day, / One golden afternoon, / On the first sunny day of spring, | The sun shone on every roof. / There was not a cloud in the sky. / The sky was as blue as paint.
+windy | dry wind | One windy morning, / On a windy day in autumn, / One breezy afternoon, / On a day when the wind pulled at every door, | The trees bent and waved. / Leaves raced down the road. / Clouds hurried across the sky.
+rainy | wet | One rainy morning, / One wet afternoon, / On a gray and rainy day, / One drizzly Sunday, | Rain drummed on the roof. / Puddles grew in the road. / Drops chased each other down the window.
+snowy | cold | One snowy morning, / One white winter day, / On the coldest day of January, / One frosty morning, | Snow covered every fence. / Icicles hung from the gutter. / The world was white and still.
+foggy | wet dim | One foggy morning, / On a gray and misty day, / One foggy evening in November, | The fog hid even the nearest tree. / Everything looked soft and gray. / Lamps glowed like little moons.
+hot | dry warm | One hot afternoon, / On the hottest day of July, / One lazy summer day, / On a day too hot for shoes, | The air shimmered above the road. / Even the flies were too tired to buzz. / Every dog lay in the shade.
+mild | dry | One quiet morning, / One Saturday morning, / One fine Monday, / One afternoon in May, / Early one morning, / One day after lunch, / On the last day of September, | A light breeze was blowing. / The birds were busy in the hedge. / It was neither warm nor cold.
 """
 
 # A thing in trouble, why, what fails, who has the tool, and how the tool helps. The plot has a hero and an owner.

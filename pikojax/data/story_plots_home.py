@@ -1,12 +1,12 @@
 """Plots at home: lost and found, kitchens, mending, making, truth and lies. The notation is explained in `stories.py`."""
 
 PLOTS = """
-== the lost toy | hero=child elder=elder toy=toy box=box place=place:out sky=sky:dry
+== the lost toy | hero=child elder=elder toy=toy box=box spot=furniture place=place:out sky=sky:dry
 <open hero> {hero.His} favorite thing in the world was {toy.a}.
 {sky.Day} {hero} took the {toy} {place.to} and played there until [supper|it was time to eat|the church bell rang]. {hero.He} was hungry and ran
  home [in a hurry|at once|as fast as {hero.he} could]. At bedtime, the {toy} was gone!
-[{hero.He} looked in the {box}. Nothing. {hero.He} looked under the bed. Only dust.|{hero.He} searched the {box}, but it was empty. {hero.He} crawled under
- the table, but there was only an old sock.] <sad hero>
+[{hero.He} looked in the {box}. Nothing. {hero.He} looked behind the {spot}. Only dust.|{hero.He} searched the {box}, but it was empty. {hero.He} pulled the {spot}
+ away from the wall, but there was only an old sock.] <sad hero>
 "When did you last have {toy.him}?" asked {elder}. {hero} thought about it. "I had {toy.him} {place.at}," {hero.he} {hero.said}. "[I was so hungry that I ran
  home without {toy.him}|Then I smelled supper, and I forgot {toy.him}]!"
 They [took a lantern and|put on their shoes and] went back {place.to}. {place.sees} And there the {toy.n} {toy.was}, [right where {hero} had left {toy.him}|waiting
@@ -41,7 +41,7 @@ One day {hero} shouted, "Wolf! Wolf! Help!" {elder} and {worker} [dropped everyt
 [The next day|Two days later], {hero} did it again. [Again they ran, and again there was no wolf.|Once more they came running, and once more for nothing.|They came again, out of breath, and found only {hero}, laughing.] "[If you lie, nobody will believe you when you tell the truth|One day you will need us, and we will not come|A liar is not believed, even when it is true]," {elder} [warned|said].
 Then a real wolf crept out of the woods, gray and [hungry|thin]. "Wolf! Wolf!" {hero} cried. "[Please help! This time it is true!|Come quickly! It is a real one!|I am not joking!]" But [nobody came|everyone thought that it was another joke|no one even looked up]. {hero} had to [bang two pans together|throw stones and
  shout] until the wolf ran off. One [sheep|lamb] was [never found|gone].
-{hero} walked home and cried. <sorry hero elder> "[It takes a long time to win back trust|Trust is quickly lost and slowly found|I want to believe you, but you must earn it]," {elder} {elder.said}. {hero} never told such a lie again, and [little by little|after many weeks|slowly], the others believed {hero.him} once more.
+{hero} walked home and cried. <sorry hero elder> "[It takes a long time to win back trust|Trust is quickly lost and slowly found|I want to believe you, but you must earn it]," {elder} said[ sadly|]. {hero} never told such a lie again, and [little by little|after many weeks|slowly], the others believed {hero.him} once more.
 
 == the missing ingredient | hero=child elder=elder dish=dish helper=worker sky=sky
 {sky.Day} {hero} and {elder} wanted to make {dish.dish_a}. [{sky.look} It was a perfect day for cooking.|"I am so hungry," {hero} {hero.said}.|{hero} tied on an apron.]
@@ -53,7 +53,7 @@ They put {dish.first} and {dish.second} on the table. Then {elder} opened the cu
 
 == salt or sugar | hero=child!impatient+proud elder=elder dish=dish friend=child
 <open hero> One [day|Sunday|rainy day], {hero} wanted to surprise {elder} with {dish.dish_a}. "I do not need a recipe," {hero.he} {hero.said}.
-On the shelf stood two white jars. [One held sugar, and the other held salt.|There was sugar in one of them, and salt in the other.|Sugar was in the left one, and salt was in the right one.] "[Read the label first|Taste it first|Are you sure that is sugar]," {friend} {friend.said}. But {hero} [did not listen|was in a hurry|was too proud to listen] and poured in a whole cup.
+On the shelf stood two white jars. [One held sugar, and the other held salt.|There was sugar in one of them, and salt in the other.|Sugar was in the left one, and salt was in the right one.] "[Read the label first|Taste it first|I am not sure that is sugar]," {friend} {friend.said}. But {hero} [did not listen|was in a hurry|was too proud to listen] and poured in a whole cup.
 They {dish.work}. It smelled of {dish.smell}, [and it looked wonderful|and nobody could wait|and it looked as good as in a book]. {elder} took a big bite. {elder.His} eyes [grew wide|watered]. [{elder.He} drank one glass of water, and then another.|{elder.He} reached for the water jug.|{elder.He} swallowed with a strange face.] "It is a little bit salty," {elder.he} said.
 {hero} tasted it and [made a face|coughed|spat it out]. [It was as salty as the sea!|It tasted like sea water!|Salt! Nothing but salt!] <react hero> "I took the wrong jar," {hero.he} [said|admitted]. "{friend} warned me, and I did not listen."
 So {hero} wrote [big labels|clear labels] for the jars, and they began again. This time {hero.he} [tasted everything first|asked {friend} to read the recipe aloud]. The result was [perfect|just right|so good that nothing was left].
@@ -70,17 +70,17 @@ In the evening, {hero} brought the {job.tool} back, [clean and shiny|wiped clean
 
 == something made by hand | hero=child elder=elder craft=craft friend=child
 Soon it would be {elder}'s birthday. {hero} had no money for a present, [only a button and a piece of string in {hero.his} pocket|not even one coin]. <worry hero>
-"You could make something," {friend} {friend.said}. "[Things made by hand are the best|I can help you|What about a {craft.kind}]." {hero} liked that. {hero.He} wanted to make a {craft.kind}.
+"You could make something," {friend} {friend.said}. "[Things made by hand are the best.|I can help you.|What about a {craft.kind}?]" {hero} liked that. {hero.He} wanted to make a {craft.kind}.
 They took {craft.from}. They {craft.steps} [all afternoon|for two whole days|until their fingers were sore]. But then something went wrong: {craft.spoiled}. <sad hero>
 "[Do not give up|Wait|It is not ruined]," {friend} {friend.said}. {hero} looked at it [from all sides|for a long time]. Then {hero.he} {craft.fix}. "Look, now it is even [better|more special]!"
 On the birthday, {elder} opened the paper. "[A {craft.kind}! Did you make this yourself|What a wonderful {craft.kind}! Who made it]?" {elder} asked. "{friend} helped me," {hero} {hero.said}. [{elder} hugged them both.|{elder} put the {craft.kind} where everyone could see it.]
 "A present made with love is [worth more than gold|the finest of all]," {elder} {elder.said}.
 
-== the messy room | hero=child!messy elder=elder thing=clothes toy=toy
+== the messy room | hero=child!messy elder=elder thing=clothes:jacket+sweater+boots+raincoat+mittens+scarf+shirt+cap+hat toy=toy
 <open hero> In {hero.his} room there were [books in the bed|shoes on the shelf|cups under the chair] and [socks on the lamp|crumbs in the drawers|pencils in the boots]. "[Please tidy up|You should clean up]," said {elder}. "Tomorrow," {hero} {hero.said}. {hero.He} said that every day.
 One morning, [{hero}'s class was going to the zoo|there was a trip to the museum|the circus was in town]. "Put on your {thing}, and let us go!" {elder} called. But where {thing.was} {hero.his} {thing}?
 {hero} threw {hero.his} things to the left and to the right. {hero.He} found [half a sandwich|three spoons|a very old apple] and even the {toy} that {hero.he} had missed for [weeks|months]. But {hero.he} did not find the {thing.n}. The [bus|clock] did not wait. When {hero} [came running|found {thing.him} at last, inside a pillow], it was too late. <sad hero>
-[That afternoon|Then], {hero} looked around. "This cannot go on," {hero.he} {hero.said}. {elder} helped {hero.him}. Books went to the shelf, shoes went under the bench, and toys went into the chest. [It took three hours.|It took until supper.]
+[That afternoon|Afterward], {hero} looked around. "This cannot go on," {hero.he} {hero.said}. {elder} helped {hero.him}. Books went to the shelf, shoes went under the bench, and toys went into the chest. [It took three hours.|It took until supper.]
 The next morning, {hero} found everything in [one minute|a moment]. <moral_tidy hero>
 
 == a hole in the bag | hero=child elder=elder fruit=fruit sum=sum place=place:out
@@ -103,9 +103,9 @@ In the evening, they [bought a big melon with the coins|put the coins in a jar|s
 {hero} dug a hole [with an old spoon|with {hero.his} finger], put the seed in and poured water over it. Then {hero.he} waited for [five|ten] minutes. Nothing happened. "It does not work!" {hero} {hero.said}.
 The next day there was still nothing. {hero} wanted to [dig it up and look|pull at the earth|shout at the seed]. "[If you dig it up, it cannot grow|Roots come first, and you cannot see them]," {elder} {elder.said}. "Water it and be patient."
 So {hero} watered it every morning. One week went by, and then two. [{hero} scared away the crows.|{hero} pulled out the weeds.|{hero} put up a little fence against the snails.] Then, one day, there was a green [tip|dot] in the black earth. <happy hero>
-The plant drank the rain and the sun and grew all summer. In [autumn|September], {hero} picked {crop.a}. They made [soup|a salad|a pie] of it, and {hero} had [never tasted anything so good|two helpings]. <moral_patience hero>
+The plant drank the rain and the sun and grew all summer. In [autumn|September], {hero} picked {crop.a}. They made [soup|a pot of stew|a big stew] of it, and {hero} had [never tasted anything so good|two helpings]. <moral_patience hero>
 
-== the borrowed thing | hero=child!careful+shy+nervous+kind friend=child toy=toy place=place:out
+== the borrowed thing | hero=child!careful+shy+nervous+kind friend=child toy=toy:kite+drum+robot+wagon+scooter+pinwheel+puppet+yo-yo place=place:out
 {friend} had {toy.a}, [and it was brand new|a present from far away]. "May I borrow {toy.him} until tomorrow?" {hero} asked. "Yes, but please be careful," {friend} {friend.said}. "I promise," {hero} {hero.said}.
 {hero} took {toy.him} {place.to}. {place.sees} {hero.He} laid the {toy.n} in the grass, [only for a minute|just for a moment], and [chased a butterfly|went to look at a nest]. Then a [dog|cart] came along. Crack! The {toy.n} {toy.was} broken.
 <worry hero> {hero.He} could [hide the pieces|say that someone had stolen {toy.him}|stay at home and never see {friend} again]. But {friend} trusted {hero.him}. So {hero.he} took the pieces and knocked at {friend}'s door.

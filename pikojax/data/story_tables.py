@@ -9,13 +9,14 @@ get a second form with an article.
 
 from __future__ import annotations
 
+from pikojax.config import UserError
 from pikojax.data import story_facts as facts
 from pikojax.data import story_words as words
 from pikojax.data.stories import Person, parse_template
 
 PRONOUNS = {
-    "f": {"he": "she", "him": "her", "his": "her", "himself": "herself", "child": "girl", "he's": "she's"},
-    "m": {"he": "he", "him": "him", "his": "his", "himself": "himself", "child": "boy", "he's": "he's"},
+    "f": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
+    "m": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
 }
 PHRASE_FIELDS = {"makes", "need", "tool"}
 
@@ -66,7 +67,7 @@ def parse_table(text: str) -> list[dict]:
     for line in lines[1:]:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) != len(fields):
-            raise ValueError(f"got {len(cells)} cells, wanted {len(fields)} ({', '.join(fields)}), in the story table row {line!r}")
+            raise UserError(f"got {len(cells)} cells, wanted {len(fields)} ({', '.join(fields)}), in the story table row {line!r}")
         rows.append(dict(zip(fields, cells)))
     return rows
 
@@ -108,7 +109,7 @@ def person_forms(row: dict, gender: str) -> dict:
             text = text.replace("{" + form + "}", pronoun)
         filled[field] = text
     forms = fact_row(filled)
-    forms.update({form: pronoun for form, pronoun in PRONOUNS[gender].items() if form != "child"})
+    forms.update({form: pronoun for form, pronoun in PRONOUNS[gender].items()})
     return forms
 
 
@@ -128,7 +129,7 @@ def build_people(text: str, usual: list, traits: dict) -> list[Person]:
     for row in parse_table(text):
         genders, names = row.pop("genders"), row.pop("names")
         by_gender = {gender: words.NAMES.get(f"{names}_{gender}", names).split(", ") for gender in "fm"}
-        row["a_kind"] = article(row["kind"])
+        row |= {f"a_{form}": article(row[form]) for form in ("kind", "size") if form in row}
         forms = {gender: person_forms(row, gender) for gender in "fm"}
         people.append(Person(forms["f"]["tags"], genders, forms, by_gender, traits, usual))
     return people

@@ -26,31 +26,29 @@ NAMES = {
     "Rufus, Ziggy, Bingo, Pogo, Sorrel, Jasper, Tumble, Wilbur, Humphrey",
     "creature_f": "Ember, Glimmer, Misty, Pearl, Sparkle, Breeze, Aurora, Echo",
     "creature_m": "Smudge, Rumble, Flint, Cobalt, Thimble, Boulder, Comet, Zephyr",
-    "worker_f": "Marta, Helga, Rita, Joan, Agnes, Dora, Edith, Lupe",
-    "worker_m": "Hans, Boris, Carlos, Frank, Ivan, Ahmed, Gerald, Pierre",
 }
 
 CHILDREN = """
-kind | tags | genders | names | sound | lived | moved | hands | hand | food | land
-girl | child | f | child | called | in a little house near the river / in a small town by the sea / on a quiet street / in a tall house with a red door / in a village between two hills / above a shoe shop / on a farm with a leaning barn | ran / walked / skipped / hurried | hands | hand | strawberries / noodles / toast with jam / pancakes / rice and beans | town
-boy | child | m | child | called | in a little house near the river / in a small town by the sea / on a quiet street / in a tall house with a red door / in a village between two hills / above a bicycle shop / on a farm with a leaning barn | ran / walked / skipped / hurried | hands | hand | strawberries / noodles / toast with jam / pancakes / rice and beans | town
+kind | tags | genders | names | lived | moved | hands | hand
+girl | child | f | child | in a little house near the river / in a small town by the sea / on a quiet street / in a tall house with a red door / in a village between two hills / above a shoe shop / on a farm with a leaning barn | ran / walked / skipped / hurried | hands | hand
+boy | child | m | child | in a little house near the river / in a small town by the sea / on a quiet street / in a tall house with a red door / in a village between two hills / above a bicycle shop / on a farm with a leaning barn | ran / walked / skipped / hurried | hands | hand
 """
 
 ELDERS = """
-kind | tags | genders | names | sound | lived | moved | hands | hand
-mother | parent | f | Mom | called | at home | walked / hurried | hands | hand
-father | parent | m | Dad | called | at home | walked / strode | hands | hand
-grandmother | grand | f | Grandma | called | in a cottage with roses by the gate / around the corner | walked / shuffled | hands | hand
-grandfather | grand | m | Grandpa | called | in a house full of clocks / around the corner | walked / ambled | hands | hand
-aunt | aunt | f | Aunt Rose, Aunt May, Aunt Ada, Aunt Bea | called | in the city / in the next village | walked / strolled | hands | hand
-uncle | aunt | m | Uncle Bob, Uncle Fred, Uncle Ali, Uncle Walt | called | by the harbor / in the next village | walked / strolled | hands | hand
+kind | tags | genders | names
+mother | parent | f | Mom
+father | parent | m | Dad
+grandmother | grand | f | Grandma
+grandfather | grand | m | Grandpa
+aunt | aunt | f | Aunt Rose, Aunt May, Aunt Ada, Aunt Bea
+uncle | aunt | m | Uncle Bob, Uncle Fred, Uncle Ali, Uncle Walt
 """
 
 ANIMALS = """
 kind | tags | genders | names | size | sound | lived | food | moved | hands | hand | land
 mouse | wood small | fm | animal | tiny | squeaked | in a cozy hole under an old oak / behind a mossy stone | seeds / crumbs of cheese | scurried / scampered | paws | paw | forest
 rabbit | wood small | fm | animal | small | said | in a warm burrow under the hill / beneath a hawthorn bush | carrots / clover | hopped / bounded | paws | paw | forest
-fox | wood | fm | animal | slim | yipped | in a den among the roots / in a sandy den | blackberries / plums | trotted / slipped away | paws | paw | forest
+fox | wood | fm | animal | slim | yipped | in a den among the roots / in a sandy den | blackberries / plums | trotted / slipped | paws | paw | forest
 bear | wood big | fm | animal | big | growled | in a deep cave / in a cave behind the waterfall | honey / blueberries | lumbered / plodded | paws | paw | forest
 squirrel | wood small | fm | animal | small | chattered | in a nest high in a pine tree / in a hollow chestnut tree | acorns / walnuts | darted / scampered | paws | paw | forest
 owl | wood wing | fm | animal | old | hooted | in a hollow tree / at the top of a dead elm | beetles / moths | glided / flapped | wings | wing | forest
@@ -75,7 +73,7 @@ donkey | farm big | fm | animal | gray | brayed | in an old stable / in the lowe
 pony | farm big | fm | animal | spotted | neighed | in a stable full of straw / in the paddock | oats / apples | galloped / trotted | hooves | hoof | farm
 sheep | farm | fm | animal | woolly | bleated | in the upper field / in a fold of stone | grass / daisies | ambled / trotted | hooves | hoof | farm
 goose | farm wing | fm | animal | loud | honked | in a pen by the gate / near the well | grain / grass | strutted / marched | wings | wing | farm
-hen | farm wing small | f | animal | speckled | clucked | in a snug henhouse / in the coop | corn / millet | strutted / pecked along | wings | wing | farm
+hen | farm wing small | f | animal | speckled | clucked | in a snug henhouse / in the coop | corn / millet | strutted / trotted | wings | wing | farm
 rooster | farm wing | m | animal | handsome | crowed | in the coop / on top of the barn | corn / barley | strutted / marched | wings | wing | farm
 cat | farm pet small | fm | animal | striped | purred | in the hayloft / on a cushion by the stove | cream / sardines | crept / padded | paws | paw | farm
 dog | farm pet | fm | animal | shaggy | barked | in a kennel by the door / on the porch | bones / biscuits | bounded / raced | paws | paw | farm
@@ -99,29 +97,25 @@ reindeer | ice big | fm | animal | shaggy | snorted | on the frozen plain / bene
 """
 
 PETS = """
-kind | tags | genders | names | sound | lived | food | moved | hands | hand | land
-puppy | pet | fm | animal | barked | in a basket by the stove / in the kitchen | bones / biscuits | bounded / raced | paws | paw | town
-kitten | pet | fm | animal | mewed | on a cushion / in an old hat box | cream / sardines | crept / pounced | paws | paw | town
+kind | tags | genders | names
+puppy | pet | fm | animal
+kitten | pet | fm | animal
 """
 
 CREATURES = """
-kind | tags | genders | names | size | sound | lived | moved | hands | hand
-dragon | fire | fm | creature | green | rumbled | in a cave at the top of a mountain / in a ruined tower | flew / stomped | claws | claw
-giant | big | fm | creature | lonely | boomed | in a castle behind the clouds / in a valley without a road | stomped / strode | hands | hand
-robot | metal | fm | creature | silver | beeped | in a workshop full of wires / in the corner of a toy shop | rolled / clanked along | hands | hand
-fairy | magic | fm | creature | tiny | tinkled | inside a bluebell / in a teapot without a lid | fluttered / flitted | hands | hand
-cloud | sky | fm | creature | little | sighed | high above the valley / over the sea | floated / drifted | sleeves | sleeve
-star | sky | fm | creature | young | twinkled | near the moon / at the edge of the night | drifted / shimmered along | rays | ray
-ghost | magic | fm | creature | pale | moaned | in the attic of an old inn / in an empty theater | floated / swished along | hands | hand
-troll | big | fm | creature | hairy | grumbled | beneath a stone bridge / in a damp cave | tramped / shuffled | hands | hand
+kind | tags | genders | names | size
+dragon | fire | fm | creature | green
+giant | big | fm | creature | lonely
+robot | metal | fm | creature | silver
+fairy | magic | fm | creature | tiny
+cloud | sky | fm | creature | little
+star | sky | fm | creature | young
 """
 
 ROYALS = """
-kind | tags | genders | names | sound | lived | moved | hands | hand
-queen | ruler | f | the queen | called | in a palace of white stone / in a castle with nine towers | strode / swept | hands | hand
-king | ruler | m | the king | called | in a palace of white stone / in a castle with nine towers | strode / marched | hands | hand
-princess | heir | f | the princess | called | in a palace of white stone / in a castle by a lake | ran / danced | hands | hand
-prince | heir | m | the prince | called | in a palace of white stone / in a castle by a lake | ran / leaped | hands | hand
+kind | tags | genders | names
+queen | ruler | f | the queen
+king | ruler | m | the king
 """
 
 WORKERS = """
@@ -157,23 +151,23 @@ TRAITS = """
 trait | said | asked | habit | react | adverb
 curious | said / said eagerly / said with wide eyes | asked / asked at once / wondered aloud | asked a hundred questions a day / looked under every stone / wanted to know how everything worked | wondered what to do next / looked at it from every side | eagerly
 cheerful | said / said brightly / said with a grin | asked / asked with a grin | hummed from morning to night / woke up singing / found something to smile about every day | tried to smile anyway / took a breath and hummed a brave little tune | happily
-kind | said / said warmly / said kindly | asked / asked kindly | shared whatever {he} had / never forgot to say thank you / noticed when others were sad | tried not to blame anyone / thought of the others first | kindly
+kind | said / said warmly / said kindly | asked / asked kindly | shared whatever {he} had / never forgot to say thank you / noticed when others were sad | tried not to show it / took it without a word | kindly
 shy | whispered / said softly / mumbled | asked in a small voice / whispered | spoke so softly that others had to lean in / hid whenever visitors came / turned pink when anyone looked | looked down at the ground / blinked and did not make a sound | softly
-brave | said / said firmly / declared | asked / asked boldly | was not even scared of thunder / climbed the highest trees / always went first into dark places | took a deep breath and stood up straight / lifted {his} chin | boldly
-clever | said / explained / said thoughtfully | asked / asked thoughtfully | loved riddles and puzzles / could count to a thousand / always had a plan | thought hard / counted the ways to fix it | wisely
+brave | said / said firmly / said in a clear voice | asked / asked boldly | was not even scared of thunder / climbed the highest trees / always went first into dark places | took a deep breath and stood up straight / lifted {his} chin | boldly
+clever | said / said after some thought / said thoughtfully | asked / asked thoughtfully | loved riddles and puzzles / could count to a thousand / always had a plan | thought hard / counted the ways to fix it | wisely
 careful | said / said slowly / said with care | asked / asked slowly | checked everything twice / never ran with scissors / looked both ways, even in the garden | stopped to think / looked at everything once more | carefully
 silly | said / said with a twinkle / said in a funny voice | asked / asked in a funny voice | wore odd socks on purpose / made everyone laugh / talked to spoons | pulled a funny face / laughed, though it was not very funny | merrily
 gentle | said gently / said / said in a calm voice | asked gently / asked | carried beetles out of the rain / never pushed or shouted / had a soft word for everyone | sighed quietly / stayed very calm | gently
 dreamy | said / said dreamily / said in a faraway voice | asked dreamily / asked | spent hours watching clouds / made up songs about the moon / often forgot what day it was | stared into the distance / wished it were only a dream | dreamily
 chatty | said quickly / said / said in one breath | asked / asked in one breath | talked from breakfast to bedtime / told stories to anyone who would listen / even talked while asleep | started to talk very fast / could not find a single word for once | quickly
 quiet | said / said quietly / murmured | asked quietly / asked | liked to sit and listen / thought a lot and said little / could sit still for an hour | said nothing for a while / sat down to think | quietly
-stubborn | insisted / said / said firmly | asked / asked again | never gave up once {he} had begun / tried everything at least ten times / did not like the word no | refused to give up / clenched {his} teeth and thought again | firmly
+stubborn | said / said firmly / said with a firm nod | asked / asked again | never gave up once {he} had begun / tried everything at least ten times / did not like the word no | refused to give up / clenched {his} teeth and thought again | firmly
 nervous | said in a shaky voice / stammered / said | asked nervously / asked in a shaky voice | worried about almost everything / jumped at every small noise / counted the steps to every door | trembled a little / chewed {his} lip | nervously
 playful | said / said with a wink / said with a grin | asked / asked with a wink | turned everything into a game / loved tag and leapfrog / never walked when {he} could dance | tried to make a game of it / turned in a circle, thinking | playfully
 polite | said / said politely / answered politely | asked politely / asked | said please and thank you to everyone / bowed to every beetle / always knocked first | said, "Oh dear," and nothing worse / took a moment to be calm | politely
 hopeful | said / said hopefully / said with shining eyes | asked hopefully / asked | believed that tomorrow would be even better / wished on every star / always kept one seat free for a new friend | hoped for a good idea / looked up, as if help might come | hopefully
 patient | said / said patiently / answered | asked / asked patiently | never hurried anyone / could wait all day for a bud to open | waited calmly / sat down to think | patiently
-wise | said / explained / answered | asked / asked gently | had an answer for almost everything / knew many old stories | nodded slowly / thought about it | wisely
+wise | said / said calmly / answered | asked / asked gently | had an answer for almost everything / knew many old stories | nodded slowly / thought about it | wisely
 friendly | said / said with a smile / answered | asked / asked with a smile | waved at everyone / knew every name in town | smiled anyway / scratched {his} chin | warmly
 lazy | said with a yawn / mumbled / said | asked with a yawn / asked | would rather nap than do anything else / put off every job until tomorrow | sighed and lay down for a moment / yawned | lazily
 proud | boasted / announced / said proudly | asked / demanded | told everyone how clever {he} was / never asked for help / admired {himself} in every puddle | pretended that nothing was wrong / stuck {his} nose in the air | proudly
@@ -193,7 +187,7 @@ striped funny puppet / @color shiny marble / @color scooter / @color jump_rope /
 soft gray toy_elephant""",
     "ball": "@color @size bouncy ball",
     "clothes": """@color @size hat / @color striped warm scarf / @color *mittens / @color *boots / @color raincoat / @color sweater /
-@color cap / @color *socks / @color warm jacket / @color woolly *gloves / @color ribbon / silk dotted dress / checkered shirt /
+@color cap / @color *socks / @color warm jacket / @color woolly *gloves / @color ribbon / checkered shirt /
 @color apron / brown leather belt / @color vest / striped *pajamas / velvet cape""",
     "box": """@size wooden old box / @size woven basket / @size glass jar / @size paper leather bag / @size tin bucket /
 @size wooden old chest / @size deep drawer / @size old brown suitcase / @size cardboard crate / clay pot / @color tin / canvas sack""",
@@ -217,7 +211,7 @@ button / old golden medal / ruby brooch / silver locket / crystal marble / ivory
     "instrument": """@color drum / silver flute / old violin / brass trumpet / wooden guitar / shiny tin whistle / little harp / squeaky old
 accordion / copper horn / wooden xylophone / bamboo pipe / tiny ukulele / black clarinet / big cello""",
     "vehicle": "yellow @size bus / @color long train / @color noisy truck / white @size ferry / green rattling tram / old @color cart",
-    "furniture": """old wooden table / soft @color sofa / tall wardrobe / narrow bed / round rug / wobbly chair / dusty bookshelf=bookshelves /
+    "furniture": """old wooden table / soft @color sofa / tall wardrobe / narrow bed / wobbly chair / dusty bookshelf=bookshelves /
 heavy curtain / deep cupboard / squeaky rocking_chair / painted chest / laundry basket / low bench / piano""",
     "tree": "tall old oak / thin white birch / crooked apple_tree / weeping willow / dark pine / wide maple / old chestnut / slender poplar / knotty cedar / blooming cherry_tree",
     "bug": "@color beetle / fat green caterpillar / @color butterfly / busy bee / tiny ant / spotted ladybug / long-legged spider / slow snail / blue dragonfly / noisy cricket / pale moth / green grasshopper / striped wasp / shiny firefly",
