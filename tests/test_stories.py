@@ -46,7 +46,7 @@ def test_a_story_is_a_function_of_seed_and_index():
 def test_stories_never_change_unnoticed():
     """A corpus is named by its seed alone, so a change of words or plots has to be a decision: then renew this digest."""
     text = "\n\n".join(stories(0, n_stories=300))
-    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "bfde47dbd7042af9"
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "ad99bd8648d8bda6"
 
 
 def test_stops_at_bytes_or_stories():

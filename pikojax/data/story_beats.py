@@ -71,7 +71,7 @@ At first, {A} {A.react}.
 Then {A} had an idea.
 [Suddenly|All at once], {A} knew what to do.
 {A} [thought and thought|thought hard]. "I know!" {A.he} {A.said}.
-Then {A.he} [had a clever thought|thought of a plan|snapped out of it and made a plan].
+Then {A.he} [had a clever thought|thought of a plan].
 After a while, an idea popped into {A}'s head.
 """,
     "ask_what": """
@@ -220,7 +220,7 @@ PHRASES = [
     # Contractions, when something follows that they can lean on.
     (r"\b([Cc])annot(?= [a-z{])", r"[\1annot|\1an't]"),
     (r"\b([Dd]o|[Dd]id|[Dd]oes|[Ww]as|[Ww]ere|[Ii]s|[Cc]ould|[Ww]ould|[Hh]ave|[Hh]ad) not(?= [a-z{])", r"[\1 not|\1n't]"),
-    (r"\b(I|[Ww]e|[Yy]ou|[Tt]hey) will(?= [a-z])", r"[\1 will|\1'll]"),
+    (r"(?<!of )\b(I|[Ww]e|[Yy]ou|[Tt]hey) will(?= [a-z])", r"[\1 will|\1'll]"),
     (r"\bI am(?= [a-z])", "[I am|I'm]"),
     (r"\b([Ii]t|[Tt]hat) is(?= [a-z])", r"[\1 is|\1's]"),
     (r"\b([Ww]e|[Tt]hey|[Yy]ou) are(?= [a-z])", r"[\1 are|\1're]"),

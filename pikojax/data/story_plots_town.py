@@ -92,12 +92,12 @@ And {hero} told a story about a [storm and a sailor|lonely giant|thief with a go
 
 == finder and loser | hero=child friend=child place=place find=place.finds elder=elder
 {place.At}, {hero} found {find.a}. {place.sees} {hero.He} had [always wanted something like that|never found anything so fine]. "[Finders keepers|Now it is mine]," {hero.he} thought, and put the {find.n} into {hero.his} pocket.
-But on the way home, {hero.he} met {friend}, who was [looking under every bush|searching the ground and sniffing]. "[What are you looking for|Did you lose something]?" {hero} {hero.asked}. "[My grandfather gave me something, and it is gone|I have lost my lucky charm]," {friend} said. "It was {find.a}."
-{hero}'s [hand closed around the {find.n}|ears turned hot]. {hero.He} could [say nothing and walk on|go home, and no one would ever know]. {hero.He} took three steps. Then {hero.he} [stopped|turned around]. The {find.n} felt [heavier and heavier|like a stone in the pocket].
+But on the way home, {hero.he} met {friend}, who was [looking under every bush|searching the ground and sniffing]. "[What are you looking for|Did you lose something]?" {hero} {hero.asked}. "[My grandfather gave me something, and it is gone|I have lost my lucky charm]," {friend} said. "It was {find.a_n}."
+{hero}'s [hand closed around the {find.n}|ears turned hot]. {hero.He} could [say nothing and walk on|go home, and no one would ever know]. {hero.He} took three steps. Then {hero.he} [stopped|turned around]. The {find.n} felt [heavier and heavier|hot in the pocket].
 "Is this it?" {hero} {hero.asked}, and held out {hero.his} hand. {friend}'s face [lit up like a lamp|began to shine]. "[You found it|That is the one]! Where was it?" "{place.At}," {hero} said. "I wanted to keep it. [I am sorry that I thought so|For a moment, I really did]." "[But you did not keep it|You gave it back, and that is what counts]," {friend} {friend.said}.
 At supper, {hero} told {elder} about it. "[I have nothing in my pocket now, but I feel rich|It is strange: I gave something away, and I am happy]," {hero} {hero.said}. <praise elder hero> [<end2 hero friend>|<moral_truth hero>]
 
-== picking berries | hero=child friend=child!greedy elder=elder berry=berry sum=sum sky=sky:mild
+== picking berries | hero=child friend=child!greedy elder=elder berry=berry sum=sum:apart sky=sky:mild
 {sky.Day} {hero} and {friend} took their [baskets|little pails] and went to pick {berry.s}. "[Bring me as many as you can|I will bake something with them]," {elder} had said. {sky.look}
 {hero} dropped one {berry.n} after another into the basket. Plop, plop, plop. {friend} {friend.habit}. One {berry.n} for the basket, and two for the mouth. "[You will have none left|Leave some for later]," {hero} {hero.said}. "[There are so many|Nobody will notice]," {friend} said, chewing.
 [When the sun was low|After two hours], they counted. {hero} had {sum.a} handfuls. {friend} had only {sum.b}, and [a very round tummy|juice all over {friend.his} chin]. "{sum.A} and {sum.b} make {sum.total}," {hero} {hero.said}. "[That is not enough for two cakes|It could have been more], but it is enough for one."

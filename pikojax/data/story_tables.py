@@ -136,12 +136,12 @@ def build_people(text: str, usual: list, traits: dict) -> list[Person]:
 
 
 def sums() -> str:
-    """Small sums in words: a + b = total, and total - b = a; `ones` is how a child would count on from a."""
-    rows = ["kind | a | b | total | on"]
+    """Small sums in words: a + b = total, and total - b = a. Tagged `apart`, a is the larger."""
+    rows = ["kind | tags | a | b | total"]
     for b in range(2, 7):
         for a in range(2, 13):
-            on = ", ".join(NUMBERS[a : a + b])
-            rows.append(f"{NUMBERS[a - 1]} and {NUMBERS[b - 1]} | {NUMBERS[a - 1]} | {NUMBERS[b - 1]} | {NUMBERS[a + b - 1]} | {on}")
+            tags = "apart" if a > b else ""
+            rows.append(f"{NUMBERS[a - 1]} and {NUMBERS[b - 1]} | {tags} | {NUMBERS[a - 1]} | {NUMBERS[b - 1]} | {NUMBERS[a + b - 1]}")
     return "\n".join(rows)
 
 

@@ -120,27 +120,27 @@ king | ruler | m | the king
 
 WORKERS = """
 kind | tags | genders | names | shop | makes | need | why | busy
-baker | shop | fm | the baker | bakery | fresh loaf | rolling pin | my old one cracked this morning | was kneading dough / was dusting rolls with flour
-farmer | land | fm | the farmer | farm | basket of apples | rope | the cow has slipped out of the field again | was milking a cow / was raking hay
-librarian | shop | fm | the librarian | library | picture book | pair of glasses | I sat on mine | was stamping books / was sorting a tall pile of stories
+baker | shop gift | fm | the baker | bakery | fresh loaf | rolling pin | my old one cracked this morning | was kneading dough / was dusting rolls with flour
+farmer | land gift | fm | the farmer | farm | basket of apples | rope | the cow has slipped out of the field again | was milking a cow / was raking hay
+librarian | shop gift | fm | the librarian | library | picture book | pair of glasses | I sat on mine | was stamping books / was sorting a tall pile of stories
 carpenter | shop | fm | the carpenter | workshop | wooden stool | hammer | the handle of mine broke | was sawing a plank / was sanding a table
 fisher | water | fm | the fisher | boat | silver fish | net | a pike tore mine to pieces | was mending a net / was coiling a line
-tailor | shop | fm | the tailor | tailor shop | blue cloak | spool of thread | there is not a stitch left in the shop | was sewing a sleeve / was cutting cloth
-gardener | land | fm | the gardener | greenhouse | bunch of tulips | watering can | mine has a hole as big as a coin | was watering the ferns / was trimming a hedge
-painter | shop | fm | the painter | studio | bright picture | brush | the cat ran off with mine | was mixing paint / was cleaning brushes
+tailor | shop gift | fm | the tailor | tailor shop | blue cloak | spool of thread | there is not a stitch left in the shop | was sewing a sleeve / was cutting cloth
+gardener | land gift | fm | the gardener | greenhouse | bunch of tulips | watering can | mine has a hole as big as a coin | was watering the ferns / was trimming a hedge
+painter | shop gift | fm | the painter | studio | bright picture | brush | the cat ran off with mine | was mixing paint / was cleaning brushes
 doctor | shop | fm | the doctor | clinic | bottle of medicine | clean bandage | I used up the last one today | was washing up / was writing notes
 mail carrier | road | fm | the mail carrier | post office | letter | new bag | all the letters fall through the hole in mine | was sorting letters / was tying parcels
-shoemaker | shop | fm | the shoemaker | shoe shop | pair of boots | strip of leather | this sole is worn through | was polishing a boot / was hammering a heel
+shoemaker | shop gift | fm | the shoemaker | shoe shop | pair of boots | strip of leather | this sole is worn through | was polishing a boot / was hammering a heel
 blacksmith | shop | fm | the blacksmith | forge | iron hook | bucket | the fire must never stand without water | was hammering hot iron / was pumping the bellows
 cook | shop | fm | the cook | kitchen | pot of soup | wooden spoon | the last one fell into the fire | was peeling potatoes / was stirring a pot
 miller | land | fm | the miller | mill | sack of flour | broom | there is flour on everything | was filling sacks / was oiling the great wheel
-beekeeper | land | fm | the beekeeper | bee garden | jar of honey | straw hat | the wind stole mine | was checking the hives / was scraping wax
+beekeeper | land gift | fm | the beekeeper | bee garden | jar of honey | straw hat | the wind stole mine | was checking the hives / was scraping wax
 teacher | shop | fm | the teacher | school | notebook | piece of chalk | the last bit crumbled to dust | was wiping the board / was marking papers
-potter | shop | fm | the potter | pottery | clay mug | sponge | mine fell apart | was spinning the wheel / was glazing a bowl
-weaver | shop | fm | the weaver | loom house | striped blanket | comb | half the teeth of mine are gone | was winding wool / was weaving a rug
-clockmaker | shop | fm | the clockmaker | clock shop | little clock | magnifying glass | I cannot see these tiny wheels | was winding clocks / was oiling a spring
-sailor | water | fm | the sailor | ship | brass compass | lantern | the nights at sea are black | was scrubbing the deck / was tying knots
-shepherd | land | fm | the shepherd | hut | ball of wool | bell | my smallest lamb keeps wandering off | was counting sheep / was whistling to a dog
+potter | shop gift | fm | the potter | pottery | clay mug | sponge | mine fell apart | was spinning the wheel / was glazing a bowl
+weaver | shop gift | fm | the weaver | loom house | striped blanket | comb | half the teeth of mine are gone | was winding wool / was weaving a rug
+clockmaker | shop gift | fm | the clockmaker | clock shop | little clock | magnifying glass | I cannot see these tiny wheels | was winding clocks / was oiling a spring
+sailor | water gift | fm | the sailor | ship | brass compass | lantern | the nights at sea are black | was scrubbing the deck / was tying knots
+shepherd | land gift | fm | the shepherd | hut | ball of wool | bell | my smallest lamb keeps wandering off | was counting sheep / was whistling to a dog
 mechanic | shop | fm | the mechanic | garage | bicycle pump | wrench | mine rolled down the drain | was fixing a truck / was changing a tire
 """
 
@@ -210,7 +210,7 @@ straw basket / @color felt bookmark / little rag_doll""",
 button / old golden medal / ruby brooch / silver locket / crystal marble / ivory comb""",
     "instrument": """@color drum / silver flute / old violin / brass trumpet / wooden guitar / shiny tin whistle / little harp / squeaky old
 accordion / copper horn / wooden xylophone / bamboo pipe / tiny ukulele / black clarinet / big cello""",
-    "vehicle": "yellow @size bus / @color long train / @color noisy truck / white @size ferry / green rattling tram / old @color cart",
+    "vehicle": "yellow @size bus / @color long train / green rattling tram / @color old coach=coaches",
     "furniture": """old wooden table / soft @color sofa / tall wardrobe / narrow bed / wobbly chair / dusty bookshelf=bookshelves /
 heavy curtain / deep cupboard / squeaky rocking_chair / painted chest / laundry basket / low bench / piano""",
     "tree": "tall old oak / thin white birch / crooked apple_tree / weeping willow / dark pine / wide maple / old chestnut / slender poplar / knotty cedar / blooming cherry_tree",
