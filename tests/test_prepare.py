@@ -40,6 +40,8 @@ def test_one_text_is_split_by_characters(tmp_path, monkeypatch, kind, chunk_byte
     dataset = open_dataset(config_for(tmp_path / "a.txt", {"kind": kind}))
     n = int(len(text) * 0.9)
     vocabulary = set(text[:n] if kind == "word" else text)
+    np.testing.assert_array_equal(dataset.train.tokens, dataset.tokenizer.encode(text[:n]))
+    np.testing.assert_array_equal(dataset.val.tokens, dataset.tokenizer.encode(text[n:]))
     train, val = text_of(dataset.train, dataset.tokenizer), text_of(dataset.val, dataset.tokenizer)
     assert train == text[:n]
     assert val == text[n:] or "<unk>" in val  # a word cut in two by the split is new to the vocabulary
@@ -51,7 +53,9 @@ def test_one_text_is_split_by_characters(tmp_path, monkeypatch, kind, chunk_byte
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
-def test_documents_are_split_whole_and_end_with_a_mark(tmp_path, kind):
+@pytest.mark.parametrize("chunk_bytes", [7, 2**22])
+def test_documents_are_split_whole_and_end_with_a_mark(tmp_path, monkeypatch, kind, chunk_bytes):
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", chunk_bytes)
     texts = [f"Tale {i}: a dog ran.\nIt was {'red' * (i % 3)}." for i in range(30)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     dataset = open_dataset(config_for(tmp_path / "a.jsonl", {"kind": kind}))
@@ -62,6 +66,8 @@ def test_documents_are_split_whole_and_end_with_a_mark(tmp_path, kind):
     assert dataset.facts["train_documents"] == 27 and dataset.facts["unk_rate"] == 0
     half = open_dataset(config_for(tmp_path / "a.jsonl", {"kind": kind}, val_fraction=0.5))
     assert half.val.n_documents == 15
+    most = open_dataset(config_for(tmp_path / "a.jsonl", {"kind": kind}, val_fraction=0.99))
+    assert (most.train.n_documents, most.val.n_documents) == (1, 29)
 
 
 def test_the_words_come_from_the_training_part(tmp_path):
@@ -120,8 +126,10 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
     assert dataset.vocab_size > 2**16 and (np.diff(dataset.train.tokens) == 1).all()
 
 
-def test_bad_text_is_one_line_and_leaves_nothing(tmp_path, cache_root):
-    for content, says in ((b"abc" * 9 + b"\xffabc", r"not UTF-8 text \(byte 27\)"), (b"ab\xc3", r"\(byte 2\)"), (b"a", "one character")):
+@pytest.mark.parametrize("chunk_bytes", [7, 14, 2**22])
+def test_bad_text_is_one_line_and_leaves_nothing(tmp_path, cache_root, monkeypatch, chunk_bytes):
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", chunk_bytes)
+    for content, says in ((b"abc" * 9 + b"\xffabc", r"not UTF-8 text \(byte 27\)"), (b"ab\xc3", r"\(byte 2\)"), (b"abcdef\xc3x", r"\(byte 6\)"), (b"a", "one character")):
         (tmp_path / "a.txt").write_bytes(content)
         with pytest.raises(UserError, match=says):
             open_dataset(config_for(tmp_path / "a.txt"))
@@ -136,7 +144,7 @@ def test_too_little_text_is_said(tmp_path):
     with pytest.raises(UserError, match="training split of .*a.txt.* has 54 tokens, one window needs 65"):
         open_dataset(config_for(tmp_path / "a.txt", context=64))
     with pytest.raises(UserError, match="validation split of .* has 1 tokens; raise data.val_fraction"):
-        open_dataset(config_for(tmp_path / "a.txt", val_fraction=0.001))
+        open_dataset(config_for(tmp_path / "a.txt", val_fraction=1e-17))
 
 
 # ---------------------------------------------------------------- cache
@@ -195,6 +203,21 @@ def test_the_first_of_two_at_once_stays(cache_root):
     assert cache.entry({"k": 1}, slow).facts == {"who": "fast"} and len(list(cache_root.iterdir())) == 1
 
 
+def test_another_process_may_finish_at_the_last_moment(cache_root, monkeypatch):
+    def fill(folder: Path):
+        (folder / "a").write_text("a")
+        return {"fine": True}
+
+    def rename(*paths):
+        monkeypatch.setattr(os, "rename", real)
+        cache.entry({"k": 1}, fill)
+        real(*paths)
+
+    real = os.rename
+    monkeypatch.setattr(os, "rename", rename)
+    assert cache.entry({"k": 1}, fill).facts == {"fine": True} and len(list(cache_root.iterdir())) == 1
+
+
 def test_the_oldest_go_beyond_the_cap(cache_root, monkeypatch):
     monkeypatch.setattr(cache, "CAP_BYTES", 3000)
 
@@ -203,7 +226,7 @@ def test_the_oldest_go_beyond_the_cap(cache_root, monkeypatch):
         return {}
 
     folders = [cache.entry({"k": i}, fill).folder for i in range(2)]
-    for age_s, folder in zip((100, 200), folders):
+    for age_s, folder in zip((200, 100), folders):
         os.utime(folder, (time.time() - age_s,) * 2)
     cache.entry({"k": 0}, fill)  # used now, so entry 1 is the oldest
     abandoned = cache_root / "making-x"
@@ -211,6 +234,9 @@ def test_the_oldest_go_beyond_the_cap(cache_root, monkeypatch):
     os.utime(abandoned, (1, 1))
     newest = cache.entry({"k": 2}, fill).folder
     assert sorted(cache_root.iterdir()) == sorted([folders[0], newest])
+    monkeypatch.setattr(cache, "CAP_BYTES", 500)
+    largest = cache.entry({"k": 3}, fill).folder  # more than the cap, but wanted now
+    assert list(cache_root.iterdir()) == [largest]
 
 
 def test_a_full_disk_is_one_line(cache_root, tmp_path, monkeypatch):

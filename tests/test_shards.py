@@ -21,7 +21,7 @@ def config_for(path, **data):
 
 
 @pytest.mark.parametrize(
-    ("n_shards", "val_fraction", "n_val"), [(2, None, 1), (3, None, 1), (50, None, 1), (100, None, 2), (149, None, 3), (10, 0.5, 5), (4, 0.99, 3)]
+    ("n_shards", "val_fraction", "n_val"), [(2, None, 1), (3, None, 1), (50, None, 1), (100, None, 2), (120, None, 3), (10, 0.5, 5), (4, 0.99, 3)]
 )
 def test_the_last_shards_are_for_validation(tmp_path, n_shards, val_fraction, n_val):
     config = config_for(write_shards(tmp_path, n_shards), val_fraction=val_fraction)

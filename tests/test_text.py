@@ -58,10 +58,12 @@ def test_word_pieces_are_words_with_their_space():
     tokenizer = train_word(["Don't go, Tim!\n\n Tim's 20  dogs"])
     pieces = [tokenizer.id_to_token(i) for i in tokenizer.encode("Don't go, Tim!\n\n Tim's 20  dogs")]
     assert pieces == ["Don", "'t", " go", ",", " Tim", "!", "\n", "\n", " Tim", "'s", " 2", "0", " ", " dogs"]
+    quoted = train_word(["'so", "it's"])
+    assert [quoted.id_to_token(i) for i in quoted.encode("'soit's")] == ["'", "<unk>", "'s"]  # no ending, an ending
 
 
 def test_word_keeps_the_most_common_and_calls_the_rest_unk():
-    tokenizer = train_word(["a a a b b c c d"], vocab_size=3)
+    tokenizer = train_word(["a a a c c b b d"], vocab_size=3)
     assert tokenizer.tokens == ["<unk>", " a", " b"]  # of the equally common " b" and " c" the first in order
     assert tokenizer.encode("a a d b").tolist() == [0, 1, 0, 2]
     assert tokenizer.decode([0, 1, 0, 2]) == "<unk> a<unk> b"
@@ -92,6 +94,7 @@ def test_an_unknown_character_is_named(char):
     with pytest.raises(UserError, match="U\\+10348"):  # beyond the table's end
         char.encode("\U00010348")
     assert train_char(["ab"], ["<unk>"]).encode("aßb\U00010348").tolist() == [1, 0, 2, 0]
+    assert not train_char(["ab"], ["<unk>"]).encode("".join(map(chr, range(99, 400)))).any()
     with pytest.raises(UserError, match="surrogate"):
         char.encode("\ud800")
 

@@ -71,10 +71,11 @@ def chunks(part: Part, safe_cut: Callable[[str], int]) -> Iterator[tuple[str, bo
             decoder, kept = codecs.getincrementaldecoder("utf-8")(), ""
             for at in range(start, end, CHUNK_BYTES):
                 raw, last = file.read(min(CHUNK_BYTES, end - at)), end - at <= CHUNK_BYTES
+                begun = len(decoder.getstate()[0])  # bytes of a character that the chunk before began
                 try:
                     kept += decoder.decode(raw, last)
                 except UnicodeDecodeError as error:
-                    raise not_utf8(part.file, at + error.start) from None
+                    raise not_utf8(part.file, at - begun + error.start) from None
                 cut = len(kept) if last else safe_cut(kept)
                 if cut or last:
                     yield kept[:cut], last

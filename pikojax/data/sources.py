@@ -130,7 +130,7 @@ def _json_object(line: bytes, where: str) -> dict:
     return record
 
 
-def _parquet(file: Path, data: DataConfig) -> Iterator[str]:
+def _parquet(file: Path, data: DataConfig) -> Iterator[str | None]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -145,8 +145,7 @@ def _parquet(file: Path, data: DataConfig) -> Iterator[str]:
                 require(data.text_field in strings, f"{file}: the column {data.text_field!r} holds {types[data.text_field]}, wanted text")
             field = data.text_field or _text_column(strings, file)
             for batch in table.iter_batches(batch_size=1024, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield value or ""
+                yield from batch.column(0).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"cannot read {file} as Parquet ({_first_line(error)})") from None
 
