@@ -1,7 +1,7 @@
 """`pikojax VERB …`: finds the verb, reads the flags all verbs share, turns mistakes into one line and an exit code.
 
-Exit codes: 0 done; 1 training went wrong (the loss exploded); 2 something the user can mend, with one line on stderr; 130 interrupted.
-Anything else is a bug and keeps its traceback. With `--json` the verb's result is the last line on stdout, and the only one:
+Exit codes: 0 done; 2 something the user can mend, with one line on stderr; 130 interrupted, what could be saved is saved. Anything else
+is a bug and keeps its traceback. With `--json` the verb's result is the last line on stdout, and the only one:
 whatever a verb prints for people then goes to stderr.
 
 Only the verb that runs is imported, and no verb imports JAX before it runs.
@@ -23,7 +23,6 @@ from pikojax.cli import startup
 from pikojax.config import UserError
 
 VERBS = ("quickstart", "train", "generate", "bench", "doctor")
-EXIT_CODES = {"interrupted": 130, "nan": 1}  # by the result's "stopped"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def _run(argv: list[str]) -> int:
     sys.stdout.flush()
     if args.json and result is not None:
         print(json.dumps(_plain(result)), flush=True)
-    return EXIT_CODES.get((result or {}).get("stopped"), 0)
+    return 130 if (result or {}).get("stopped") == "interrupted" else 0
 
 
 def _load(verb: str) -> ModuleType:

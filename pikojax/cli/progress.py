@@ -2,8 +2,7 @@
 
     with show() as report: loop.train(..., report=report)
 
-`report(event, fields)` takes the loop's events (start, step, eval, sample, checkpoint, done); an event or a field it does not know
-is passed over, so the loop can grow. Text from a model is shown with its control characters spelled out.
+`report(event, fields)` takes the loop's events; an event or a field it does not know is passed over, so the loop can grow. Text from a model is shown with its control characters spelled out.
 
 Leaves out: several bars, logs (the run folder's metrics.jsonl is the log).
 """
@@ -64,12 +63,16 @@ def eval_line(fields: dict) -> str:
 
 
 def done_line(fields: dict) -> str:
-    why = {"time": "the time is up", "target": "the target is reached", "interrupted": "interrupted, saved", "nan": "the loss exploded"}
+    why = {"time": "the time is up", "target": "the target is reached", "interrupted": "interrupted, saved"}
     stopped = why.get(fields.get("stopped"))
     parts = [f"{fields.get('steps', 0):,} steps in {clock(fields.get('seconds') or 0)}" + (f" ({stopped})" if stopped else "")]
     parts += [f"validation loss {fields['val_loss']:.3f}"] if fields.get("val_loss") is not None else []
     parts += [f"run folder {fields['run']}"] if fields.get("run") else []
     return ", ".join(parts)
+
+
+def stopping_line(fields: dict) -> str:
+    return f"{fields.get('signal', 'asked')}: saving step {fields['step']:,} and stopping; once more ends it at once"
 
 
 def clock(seconds: float) -> str:
@@ -93,6 +96,10 @@ def _plain() -> Report:
             _say(eval_line(fields))
         elif event == "sample":
             _say(f"sample at step {fields['step']:,}:\n" + textwrap.indent(visible(fields["text"]).strip("\n"), "    "))
+        elif event == "stopping":
+            _say(stopping_line(fields))
+        elif event == "notice":
+            _say(visible(fields["text"]))
         elif event == "done":
             _say(done_line(fields))
 
@@ -130,6 +137,10 @@ def _live() -> Iterator[Report]:
                 console.print(Text(eval_line(fields), style="bold"))
             elif event == "sample":
                 console.print(Panel(Text(visible(fields["text"]).strip("\n")), title=f"sample, step {fields['step']:,}", title_align="left"))
+            elif event == "stopping":
+                console.print(Text(stopping_line(fields)))
+            elif event == "notice":
+                console.print(Text(visible(fields["text"])))
             elif event == "done":
                 console.print(Text(done_line(fields), style="bold"))
 

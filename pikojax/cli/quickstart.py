@@ -1,8 +1,8 @@
 """`pikojax quickstart`: from nothing to a model that writes little stories, in under three minutes on two cores, offline.
 
 Makes the built-in corpus, trains the model of configs/quickstart.toml, shows samples as they get better, and leaves a run folder with
-checkpoints, curves and samples. A few steps are timed first, and the run is made as long as the time allows: the learning
-rate's schedule then ends where the run ends, on a slow machine and on a fast one.
+checkpoints, curves and samples. A few steps are timed first; a slow machine takes fewer steps, as many as the time allows, so that
+the learning rate's schedule still ends where the run ends.
 
     pikojax quickstart --minutes 10 --dir my-first-model
 """
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def fit_to_time(config: Config, step_s: float, budget_s: float) -> Config:
-    """The same config with as many steps as the time allows, and four evaluations on the way."""
-    steps = max(40, int(budget_s / (step_s * BESIDES_STEPS)))
-    quarter = max(10, steps // 4)
+    """The same config with the steps that the time allows, if they are fewer, and four evaluations on the way."""
+    steps = min(config.train.steps, max(40, int(budget_s / (step_s * BESIDES_STEPS))))
+    quarter = max(1, steps // 4)
     limits = dict(steps=steps, eval_interval=quarter, max_seconds=max(20.0, budget_s))
     return dataclasses.replace(
         config,

@@ -92,8 +92,11 @@ def _in_folder(config: Config, folder: Path) -> Config:
 def execute(config: Config, *, resume: Path | None = None, force: bool = False, print_config: bool = True) -> dict:
     """Opens the data, shows the config, trains, and returns the loop's result."""
     from pikojax.data import open_dataset, resolve_vocab
+    from pikojax.formats.run import refuse_taken
     from pikojax.train import loop
 
+    if resume is None:
+        refuse_taken(Path(config.run.dir).expanduser(), force)  # before the data, which may take a while
     dataset = open_dataset(config)
     config = resolve_vocab(config, dataset)
     if print_config:

@@ -42,11 +42,11 @@ def create_run(config: Config, tokenizer=None, force: bool = False) -> Path:
     if config.run.dir is None:
         raise UserError("run.dir is not set; give it a folder, as in run.dir=runs/first")
     path = Path(config.run.dir).expanduser()
-    _refuse_taken(path, force)
+    refuse_taken(path, force)
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         with lock(path):
-            _refuse_taken(path, force)  # again: another trainer may have come first
+            refuse_taken(path, force)  # again: another trainer may have come first
             for name in _OWN:
                 _remove(path / name)
             write_config(path, config)
@@ -144,7 +144,8 @@ def _load_tokenizer(run: Path):
     return text.load(run / TOKENIZER)
 
 
-def _refuse_taken(path: Path, force: bool) -> None:
+def refuse_taken(path: Path, force: bool) -> None:
+    """Raises where a new run may not be written. Cheap, so that it can be asked before anything long."""
     if not path.exists():
         return
     if not path.is_dir():

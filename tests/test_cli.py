@@ -1,0 +1,443 @@
+"""The command: what it prints where, its exit codes, how flags become settings, and each verb from end to end on a tiny model."""
+
+import argparse
+import io
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pikojax
+from pikojax.cli import main as command
+from pikojax.cli import progress, quickstart, startup, train
+from pikojax.cli.main import VERBS, main
+from pikojax.config import UserError, load_config, to_toml
+
+ROOT = Path(__file__).parent.parent
+TINY = """
+[data]
+stories_mb = 0.1
+[model]
+preset = "modern"
+d_model = 32
+n_layers = 1
+n_heads = 2
+context = 32
+[train]
+steps = 6
+batch_size = 2
+eval_interval = 3
+log_interval = 2
+[checkpoint]
+interval = 3
+[run]
+sample_tokens = 8
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder with a tiny config in it, and no environment variable left behind."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PJRT_NPROC", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIKOJAX_COMPILE_CACHE", "0")
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
+
+
+def start(*args: str, **kwargs) -> subprocess.Popen:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **kwargs.pop("env", {})}
+    return subprocess.Popen([sys.executable, "-m", "pikojax", *args], stdout=-1, stderr=-1, text=True, env=environ, **kwargs)
+
+
+def refused(capsys, *args: str) -> str:
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("pikojax: ") and err.count("\n") == 1, err
+    return err
+
+
+# ---------------------------------------------------------------- the frame
+
+
+def test_help_names_every_verb_in_a_line_and_version_says_it(capsys):
+    assert main([]) == main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in VERBS:
+        lines = [line for line in text.splitlines() if line.startswith(f"  {verb} ")]
+        assert len(lines) >= 1 and len(lines[0]) <= 120, verb
+    assert {file.stem for file in (ROOT / "pikojax/cli").glob("*.py")} == {*VERBS, "__init__", "main", "progress", "startup"}
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"pikojax {pikojax.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--threads" in text and "--json" in text and f"pikojax {verb}" in text
+
+
+@pytest.mark.parametrize(
+    "args, part",
+    [
+        (["trian"], "did you mean 'train'"),
+        (["zzz"], "the verbs are: quickstart"),
+        (["train", "--max_step", "3"], "did you mean '--max_steps'"),
+        (["train", "--max_steps", "many"], "train.steps = 'many'"),
+        (["train", "a.toml", "b.toml"], "got 2 configs"),
+        (["train", "nowhere.toml"], "lightllm"),
+        (["train", "tiny.toml", "d_model=100", "n_heads=6"], "96 or 102"),
+        (["train", "tiny.toml", "train.stesp=6"], "did you mean 'train.steps'"),
+        (["train", "tiny.toml", "data.path=nowhere.txt"], "nowhere.txt"),
+        (["train", "tiny.toml", "--threads", "0"], "--threads 0"),
+        (["train", "tiny.toml", "--threads", "two"], "--threads"),
+        (["train", "tiny.toml", "--device", "abacus"], "cpu"),
+        (["train", "--resume", "nowhere"], "nowhere/config.toml"),
+        (["train", "--resume"], "checkpoints/config.toml"),
+        (["bench"], "what"),
+        (["bench", "train", "tiny.toml", "--steps", "0"], "--steps 0"),
+        (["quickstart", "--minutes", "0"], "--minutes 0"),
+        (["quickstart", "--dir", "."], "exists"),
+        (["quickstart", "stesp=3"], "did you mean"),
+        (["generate", "nowhere", "Once"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_2(args, part, here, capsys):
+    assert part in refused(capsys, *args)
+
+
+def test_a_device_that_is_not_there_is_one_line(here, capsys, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert "--device tpu" in refused(capsys, "train", "tiny.toml", "--device", "tpu")
+
+    def broken():
+        raise RuntimeError("no backend\nat all")
+
+    monkeypatch.setattr(jax, "default_backend", broken)
+    assert "no backend at all" in refused(capsys, "train", "tiny.toml", "--device", "gpu")
+
+
+def fake_verb(monkeypatch, run):
+    module = argparse.Namespace(HELP="", __doc__="", add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(command, "_load", lambda verb: module)
+
+
+def test_json_is_one_line_alone_on_stdout_and_valid(here, capsys, monkeypatch):
+    def run(args):
+        print("for people")
+        return {"a": math.nan, "b": np.float32(1.5), "c": [np.arange(2), math.inf], "d": Path("x"), "e": "é\n"}
+
+    fake_verb(monkeypatch, run)
+    assert main(["doctor", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "for people\n" and out.count("\n") == 1
+    assert json.loads(out, parse_constant=lambda name: pytest.fail(name)) == {"a": None, "b": 1.5, "c": [[0, 1], None], "d": "x", "e": "é\n"}
+    assert main(["doctor"]) == 0 and capsys.readouterr().out == "for people\n"
+
+
+@pytest.mark.parametrize("outcome, code", [({"stopped": "interrupted"}, 130), ({"stopped": "steps"}, 0), (None, 0), (KeyboardInterrupt(), 130)])
+def test_an_interrupt_is_exit_130(outcome, code, here, monkeypatch):
+    def run(args):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    fake_verb(monkeypatch, run)
+    assert main(["doctor"]) == code
+
+
+def test_a_bug_keeps_its_traceback(here, monkeypatch):
+    fake_verb(monkeypatch, lambda args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = start("--help")
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
+# ---------------------------------------------------------------- startup
+
+
+def test_threads_and_device_reach_jax_before_it_starts(here):
+    code = (
+        "from pikojax.cli.startup import prepare; prepare(threads=3, device='cpu')\n"
+        "import os, jax; jax.numpy.zeros(4).block_until_ready()\n"
+        "names = [open(f'/proc/self/task/{t}/comm').read().strip() for t in os.listdir('/proc/self/task')]\n"
+        "print(names.count('tf_XLAEigen'), jax.default_backend())"
+    )
+    if not Path("/proc/self/task").exists():
+        pytest.skip("threads are counted in /proc, which this system lacks")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.split() == ["3", "cpu"], done.stderr
+
+
+def test_compiled_programs_are_kept_in_a_private_folder_of_this_machine(here, monkeypatch):
+    monkeypatch.setenv("PIKOJAX_CACHE", str(here / "cache"))
+    monkeypatch.setenv("PIKOJAX_COMPILE_CACHE", "1")
+    startup.prepare()
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert folder.parent == here / "cache" / "jax" and folder.stat().st_mode & 0o777 == 0o700
+    import jaxlib
+
+    assert jaxlib.__version__ in folder.name
+    monkeypatch.setattr("pikojax.native.cpu.features", lambda: frozenset({"other"}))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    startup.prepare()
+    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) != folder, "another processor, another folder"
+    startup.prepare()
+
+
+def test_the_compile_cache_can_be_off_or_elsewhere_and_is_never_needed(here, monkeypatch, capsys):
+    startup.prepare()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("PIKOJAX_COMPILE_CACHE", "1")
+    monkeypatch.setenv("PIKOJAX_CACHE", "/dev/null/x")
+    startup.prepare()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ and "PIKOJAX_CACHE" in capsys.readouterr().err
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    startup.prepare()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
+
+
+def test_the_compile_cache_drops_the_longest_unused_beyond_its_limit(tmp_path):
+    for age, name in enumerate(("new/a", "new/b", "old/c", "old/d")):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(100))
+        os.utime(file, (1e9 - age, 1e9 - age))
+    startup.prune(tmp_path, 250)
+    assert sorted(file.name for file in tmp_path.rglob("?")) == ["a", "b"]
+
+
+# ---------------------------------------------------------------- flags and configs
+
+
+def parsed(*args: str) -> argparse.Namespace:
+    return command._parse("train", train, list(args))
+
+
+def test_the_flags_have_their_defaults_where_no_config_is_given(here):
+    config, resume = train.resolve(parsed())
+    assert (config.model.d_model, config.model.n_layers, config.model.n_heads) == (768, 10, 12)
+    assert (config.train.batch_size, config.train.grad_accum, config.train.steps) == (4, 16, 50_000)
+    assert (config.optim.lr, config.model.context, config.run.dir, config.data.path) == (6e-4, 512, "checkpoints", None)
+    assert resume is None
+
+
+@pytest.mark.parametrize("dash", ["_", "-"])
+def test_each_flag_sets_its_key_with_and_without_a_config(dash, here):
+    flags = "--model_size=nano --batch_size=3 --grad_accum 2 --lr 1e-2 --max_steps 9 --seq_len 64 --data_dir 1e5 --checkpoint_dir out"
+    flags = flags.replace("_", dash).split()
+    for source in ([], ["tiny.toml"]):
+        config, _ = train.resolve(parsed(*source, *flags))
+        assert (config.model.d_model, config.model.context, config.data.path, config.run.dir) == (192, 64, "1e5", "out")
+        assert (config.train.batch_size, config.train.grad_accum, config.train.steps, config.optim.lr) == (3, 2, 9, 1e-2)
+
+
+def test_with_a_config_only_the_flags_that_are_given_count(here):
+    config, _ = train.resolve(parsed("--batch_size", "5", "tiny.toml", "--json", "optim.lr=0.5"))
+    assert config == load_config("tiny.toml", ["train.batch_size=5", "optim.lr=0.5", "run.dir=runs/tiny"])
+
+
+def test_a_setting_beats_a_flag(here):
+    assert train.resolve(parsed("--max_steps", "5", "train.steps=7"))[0].train.steps == 7
+
+
+def test_resume_takes_the_runs_own_config_wherever_the_run_lies_now(here):
+    (here / "moved/checkpoints/40").mkdir(parents=True)
+    (here / "moved/config.toml").write_text(to_toml(load_config("tiny.toml", ["run.dir=runs/before", "optim.lr=0.25"])))
+    for path in ("moved", "moved/checkpoints/40"):
+        config, resume = train.resolve(parsed("--resume", path, "train.steps=99"))
+        assert (config.run.dir, config.optim.lr, config.train.steps, str(resume)) == ("moved", 0.25, 99, path)
+    assert train.resolve(parsed("tiny.toml", "--resume")) == (load_config("tiny.toml", ["run.dir=runs/tiny"]), Path("runs/tiny"))
+    config, resume = train.resolve(parsed("--resume", "train.steps=99", "--checkpoint_dir", "moved"))
+    assert (config.train.steps, config.optim.lr, resume) == (99, 0.25, Path("moved"))
+
+
+# ---------------------------------------------------------------- progress
+
+EVENTS = [
+    ("start", {"parameters": 1_250_000, "device": "cpu", "run": "runs/x", "step": 0, "steps": 40}),
+    ("step", {"step": 10, "loss": 3.25, "tokens_per_s": 1234.0, "eta_s": 75.0}),
+    ("unheard-of", {"x": 1}),
+    ("eval", {"step": 20, "val_loss": 2.5, "val_bits_per_byte": 1.25}),
+    ("sample", {"step": 20, "text": "Once\x1b[31m red\u202e"}),
+    ("checkpoint", {"step": 20, "path": "p"}),
+    ("notice", {"text": "by the way"}),
+    ("stopping", {"signal": "SIGINT", "step": 21}),
+    ("done", {"steps": 40, "seconds": 61.0, "val_loss": 2.25, "run": "runs/x", "stopped": "time"}),
+]
+TOLD = ["1.25 M parameters", "validation loss 2.500", "1.250 bits per byte", "Once\\x1b[31m red\\u202e", "by the way", "SIGINT", "40 steps in 1:01"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_progress_tells_all_that_matters(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.show() as report:
+        for event, fields in EVENTS:
+            report(event, fields)
+            if event == "step" and stream is Terminal:
+                time.sleep(0.3)  # the bar redraws five times a second
+    text = sys.stderr.getvalue()
+    for part in (*TOLD, "loss 3.250", "1,234 tokens/s", "1:15 left"):
+        assert part in text, part
+    assert "\x1b[31m red" not in text and "\u202e" not in text
+
+
+def test_without_rich_plain_lines_serve(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress.show() as report:
+        for event, fields in EVENTS:
+            report(event, fields)
+    assert "\x1b" not in sys.stderr.getvalue() and "step 10/40, loss 3.250, 1,234 tokens/s, 1:15 left" in sys.stderr.getvalue()
+
+
+def test_plain_lines_come_now_and_then(monkeypatch, capsys):
+    now_s = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with progress.show() as report:
+        for step in range(1, 51):
+            now_s[0] += 1.0
+            report("step", {"step": step, "loss": 1.0})
+    assert capsys.readouterr().err.count("\n") == 5
+
+
+# ---------------------------------------------------------------- the verbs
+
+
+def test_train_resume_generate_from_end_to_end(here, capsys):
+    assert main(["train", "tiny.toml", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert out.count("\n") == 1 and result["stopped"] == "steps" and result["steps"] == 6
+    assert result["run"] == "runs/tiny" and result["seconds"] > 0 and 0 < result["val_loss"] < 10 and result["parameters"] > 1000
+    assert result["val_bits_per_byte"] > 0 and result["tokens_per_s"] > 0
+    assert "d_model = 32" in err and "sample at step 3" in err and "validation loss" in err
+    run = here / "runs/tiny"
+    assert {"config.toml", "metrics.jsonl", "tokenizer.json", "samples.txt", "checkpoints"} <= {file.name for file in run.iterdir()}
+    saved = (run / "config.toml").read_text()
+    assert to_toml(load_config(run / "config.toml")) in saved and "vocab_size = 6" in saved, "resolved"
+
+    assert "--force" in refused(capsys, "train", "tiny.toml")
+    assert (run / "config.toml").read_text() == saved
+
+    assert main(["train", "--resume", "runs/tiny", "train.steps=8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 8
+    assert main(["train", "tiny.toml", "--force", "train.steps=1"]) == 0
+    out = capsys.readouterr().out
+    assert load_config(run / "config.toml").train.steps == 1 and "steps = 1\n" in out, "the config is printed"
+
+    assert main(["generate", "runs/tiny", "--prompt", "Once", "--max-tokens", "5", "--seed", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["ids"]) <= 5 and isinstance(told["text"], str)
+
+
+def test_bench_measures_the_bare_step_and_leaves_no_folder(here, capsys):
+    before = sorted(here.iterdir())
+    assert main(["bench", "train", "tiny.toml", "--steps", "3", "--json", "seed=4"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert {"tokens_per_s", "step_s", "loss", "parameters", "compile_s", "device"} <= set(result)
+    assert result["tokens_per_s"] == pytest.approx(2 * 32 / result["step_s"]) and "tokens/s" in err
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_exits_130(here):
+    process = start("train", "tiny.toml", "train.steps=100000", "train.eval_interval=100000", "--json", cwd=here)
+    for line in process.stderr:
+        if line.startswith("step "):
+            break
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    result = json.loads(out)
+    assert process.returncode == 130 and result["stopped"] == "interrupted"
+    assert (here / f"runs/tiny/checkpoints/{result['steps']}").is_dir()
+
+
+@pytest.mark.slow
+def test_a_second_start_compiles_nothing(here):
+    env = {"PIKOJAX_CACHE": str(here / "cache"), "PIKOJAX_COMPILE_CACHE": "1"}
+    assert start("bench", "train", "tiny.toml", "--steps", "1", cwd=here, env=env).wait(timeout=120) == 0
+    kept = sorted((here / "cache/jax").rglob("*-cache"))
+    assert kept
+    assert start("bench", "train", "tiny.toml", "--steps", "1", cwd=here, env=env).wait(timeout=120) == 0
+    assert sorted((here / "cache/jax").rglob("*-cache")) == kept
+
+
+# ---------------------------------------------------------------- quickstart
+
+
+def test_quickstart_is_as_long_as_the_time_allows():
+    config = load_config("quickstart", ["train.steps=5000"])
+    fitted = quickstart.fit_to_time(config, step_s=0.1, budget_s=100)
+    assert 100 / 0.1 * 0.6 < fitted.train.steps < 100 / 0.1 and fitted.train.max_seconds <= 100
+    assert 3 <= fitted.train.steps // fitted.train.eval_interval <= 5
+    assert quickstart.fit_to_time(config, step_s=50.0, budget_s=-3).train.max_seconds > 0
+    assert fitted.model == config.model
+    assert quickstart.fit_to_time(config, step_s=0.001, budget_s=100).train.steps == 5000, "no longer than it was meant to be"
+
+
+def test_quickstart_never_takes_a_folder_that_exists(here):
+    assert quickstart.free_folder(Path("first")) == Path("first")
+    (here / "first").mkdir()
+    (here / "first-2").write_text("")
+    assert quickstart.free_folder(Path("first")) == Path("first-3")
+
+
+def test_what_quickstart_suggests_can_be_typed(here):
+    (here / "a b").mkdir()
+    (here / "a b/config.toml").write_text(to_toml(load_config("tiny.toml")))
+    lines = [line.strip() for line in quickstart.next_steps(Path("a b"), "pikojax").splitlines() if line.startswith("  pikojax ")]
+    assert len(lines) >= 4
+    for line in lines:
+        _, verb, *rest = shlex.split(line)
+        args = command._parse(verb, command._load(verb), rest)
+        if verb == "train":
+            train.resolve(args)
+
+
+@pytest.mark.slow
+def test_quickstart_from_an_empty_folder(here):
+    small = ["stories_mb=0.3", "d_model=32", "n_heads=2", "n_layers=1", "context=32", "batch_size=4"]
+    process = start("quickstart", "--minutes", "5", "train.steps=40", *small, cwd=here)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    run = here / "pikojax-quickstart"
+    assert (run / "samples.txt").read_text().count("=== step") >= 4 and (run / "curves.png").stat().st_size > 1000
+    assert "Try next" in out and "pikojax-quickstart --prompt" in out and err.count("sample at step") >= 4
+
+
+def test_user_errors_stay_one_line_even_if_their_text_is_not(here, capsys, monkeypatch):
+    def run(args):
+        raise UserError("a\nb")
+
+    fake_verb(monkeypatch, run)
+    assert refused(capsys, "doctor") == "pikojax: a b\n"
