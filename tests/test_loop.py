@@ -212,7 +212,7 @@ def poisoned(monkeypatch, step, poison):
     monkeypatch.setattr(loop, "make_step", make)
 
 
-NAN = jax.numpy.float32(np.nan)
+NAN = np.float32(np.nan)
 
 
 @pytest.mark.parametrize(
