@@ -95,7 +95,7 @@ def test_newest_and_best_are_kept(tmp_path):
 
 
 def test_half_written_checkpoints_are_not_seen_and_go_away(tmp_path):
-    (tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     (tmp_path / "checkpoints" / "8").mkdir()  # a name without what a finished one holds
     assert checkpoints.steps(tmp_path) == []
     store = checkpoint.Checkpoints(tmp_path, CheckpointConfig())

@@ -147,8 +147,9 @@ def test_resuming_from_an_older_step_drops_what_came_after_and_only_by_force(who
     with pytest.raises(UserError, match="--force"):
         run_of(path, resume=path / "checkpoints" / "20")
     assert checkpoints.steps(path) == [10, 20, 30, 33]
-    result = run_of(path, resume=path / "checkpoints" / "20", force=True)
+    result = run_of(path, resume=path / "checkpoints" / "20", force=True, sample=lambda params, step: f"after {step}: {params['embed'].shape}")
     assert result["steps"] == 33
+    assert (path / "samples.txt").read_text() == (whole[0] / "samples.txt").read_text()
     assert lines_of(path, "timeless") == lines_of(whole[0], "timeless")
     assert_same_bits(state_at(path, 33), state_at(whole[0], 33))
 
@@ -221,14 +222,14 @@ NAN = np.float32(np.nan)
         (20, lambda state, facts: (state, facts | {"loss": NAN}), "loss became nan at step 20", [10]),
         (20, lambda state, facts: (state, facts | {"grad_norm": NAN}), "gradient became nan at step 20", [10]),
         (23, lambda state, facts: (state, facts | {"loss": facts["loss"] + 4.0}), r"exploded to \d.\d+ at step 23", [10, 20]),
-        (20, lambda state, facts: (state._replace(params=state.params | {"embed": state.params["embed"] * NAN}), facts), "step 20", [10]),
+        (20, lambda state, facts: (state._replace(params=state.params | {"embed": state.params["embed"] * NAN}), facts), "weights.* step 20", [10, 15]),
     ],
     ids=["loss", "gradient", "explosion", "weights"],
 )
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, step, poison, said, kept):
     poisoned(monkeypatch, step, poison)
     with pytest.raises(TrainingDiverged, match=said) as error:
-        run_of(tmp_path / "run")
+        run_of(tmp_path / "run", train={"eval_interval": 15 if kept == [10, 15] else 10})  # an evaluation would see bad weights too
     assert error.value.step == step and isinstance(error.value, UserError)
     assert "\n" not in str(error.value) and f"checkpoints/{kept[-1]} is the last good" in str(error.value)
     assert checkpoints.steps(tmp_path / "run") == kept
