@@ -15,7 +15,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_tests(tmp_path_factory):
-    """No test reads or fills the caches of the person who runs it."""
+    """No test reads or fills the caches of the person who runs it; what one test has compiled the others need not."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with pytest.MonkeyPatch.context() as patch:
         if "PIKOJAX_CACHE" not in os.environ:
             patch.setenv("PIKOJAX_CACHE", str(tmp_path_factory.mktemp("cache")))

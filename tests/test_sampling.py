@@ -88,11 +88,18 @@ def test_greedy_takes_the_likeliest_whatever_else_is_set():
 
 
 def test_a_row_draws_the_same_beside_others():
-    rows = [(0.0, V, 1.0), (1.0, V, 1.0), (0.8, 3, 1.0), (1.2, V, 0.6), (3.0, 9, 0.95)]
-    logits_BV = np.random.default_rng(4).normal(size=(5, V)).astype(np.float32)
-    together = np.asarray(sample(logits_BV, keys(5), settings_of(rows)))
-    alone = [int(sample(logits_BV[b : b + 1], keys(5)[b : b + 1], settings_of([rows[b]]))[0]) for b in range(5)]
+    rows = [(0.0, V, 1.0), (1.0, V, 1.0), (0.8, 3, 1.0), (1.2, V, 0.6), (3.0, 9, 0.95)] * 12
+    logits_BV, key_B = np.random.default_rng(4).normal(size=(60, V)).astype(np.float32), keys(60)
+    together = np.asarray(sample(logits_BV, key_B, settings_of(rows)))
+    alone = [int(sample(logits_BV[b : b + 1], key_B[b : b + 1], settings_of([rows[b]]))[0]) for b in range(60)]
     np.testing.assert_array_equal(together, alone)
+
+
+def test_a_greedy_row_beside_drawn_ones_sees_the_smallest_lead():
+    logits_BV = np.ones((60, V), np.float32)
+    logits_BV[:, 4] = np.nextafter(np.float32(1), np.float32(2))
+    drawn_B = np.asarray(sample(logits_BV, keys(60), settings_of([(0.0, V, 1.0), (1.0, V, 1.0)] * 30)))
+    assert set(drawn_B[::2]) == {4} and len(set(drawn_B[1::2])) > 3
 
 
 def test_other_settings_need_no_other_program():

@@ -28,8 +28,7 @@ def mean_cross_entropy(logits_BTV, targets_BT, mask_BT=None):
     if mask_BT is None:
         return jnp.mean(nats_BT), {"targets": jnp.float32(nats_BT.size)}
     count = jnp.sum(mask_BT, dtype=jnp.float32)
-    total = jnp.sum(jnp.where(mask_BT, nats_BT, 0.0))  # where, not a product: what is not counted may be inf
-    return total / jnp.maximum(count, 1.0), {"targets": count}
+    return jnp.sum(jnp.where(mask_BT, nats_BT, 0.0)) / jnp.maximum(count, 1.0), {"targets": count}
 
 
 def cross_entropy(logits_BTV, targets_BT):
