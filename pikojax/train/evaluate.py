@@ -21,6 +21,9 @@ from pikojax.models.sharding import batch_sharding
 from pikojax.train.loss import next_token_loss
 from pikojax.train.step import compute_params
 
+TOKENS_AT_ONCE = 8192  # small training batches are joined: without a backward pass they fit, and each costs a start
+BATCHES_AHEAD = 4
+
 
 def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Callable:
     """`(params, stream) → {"val_loss", "val_bits_per_byte", "val_tokens"}`, compiled once for every split."""
@@ -32,17 +35,23 @@ def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> 
         return mean * facts["targets"], facts["targets"]
 
     where = batch_sharding(mesh, batch_axis=1)
+    one_batch = config.train.batch_size * config.model.context
+    rows = config.train.batch_size * max(1, TOKENS_AT_ONCE // one_batch)
 
     def evaluate(params, stream: TokenStream) -> dict:
         batches = eval_batches(
             stream,
-            batch_size=config.train.batch_size,
+            batch_size=rows,
             context=config.model.context,
             document_mask=config.data.document_mask,
         )
-        sums = [totals(params, jax.device_put(batch, where)) for batch in batches]  # read once all are under way
-        nats, count = np.asarray(jax.device_get(sums), np.float64).sum(axis=0)
+        found, ahead = [], []
+        for batch in batches:
+            ahead.append(totals(params, jax.device_put(batch, where)))
+            if len(ahead) > BATCHES_AHEAD:  # the device stays busy, and no more than these lie in its memory
+                found.append(jax.device_get(ahead.pop(0)))
+        nats, count = map(float, np.asarray(found + jax.device_get(ahead), np.float64).sum(axis=0))
         in_bytes = nats / math.log(2) / stream.n_bytes if stream.n_bytes else None
-        return {"val_loss": float(nats / count), "val_bits_per_byte": in_bytes, "val_tokens": int(count)}
+        return {"val_loss": nats / count, "val_bits_per_byte": in_bytes, "val_tokens": int(count)}
 
     return evaluate
