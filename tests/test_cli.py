@@ -398,7 +398,7 @@ def test_a_second_start_compiles_nothing(here):
 def test_quickstart_is_as_long_as_the_time_allows():
     config = load_config("quickstart", ["train.steps=5000"])
     fitted = quickstart.fit_to_time(config, step_s=0.1, budget_s=100)
-    assert 100 / 0.1 * 0.6 < fitted.train.steps < 100 / 0.1 and fitted.train.max_seconds <= 100
+    assert 100 / 0.1 * 0.6 < fitted.train.steps < 100 / 0.1 and 100 <= fitted.train.max_seconds <= 130
     assert 3 <= fitted.train.steps // fitted.train.eval_interval <= 5
     assert quickstart.fit_to_time(config, step_s=50.0, budget_s=-3).train.max_seconds > 0
     assert fitted.model == config.model
