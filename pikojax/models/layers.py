@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 
 class Output(NamedTuple):
@@ -84,7 +83,7 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
             return block(streamed(weights, x.dtype), x, None, None, key)[0], None
 
         # What the backward pass needs is saved, but for streamed weights: those are fetched again, or all would stay here.
-        saved = None if remat else jax.checkpoint_policies.save_anything_except_these_names("streamed")
+        saved = None if remat else lambda primitive, *_, **__: primitive.name not in ("device_put", "convert_element_type")
         if remat or any(on_host(leaf) for leaf in jax.tree.leaves(blocks)):
             body = jax.checkpoint(body, prevent_cse=False, policy=saved)
         return jax.lax.scan(body, x, (blocks, keys_L))[0], None
@@ -99,7 +98,7 @@ def streamed(weights, dtype):
     """One layer's weights on the device, those that came from host memory in the `dtype` of the stream."""
 
     def fetch(leaf):
-        return checkpoint_name(to_device(leaf).astype(dtype), "streamed") if on_host(leaf) else leaf
+        return to_device(leaf).astype(dtype) if on_host(leaf) else leaf
 
     return jax.tree.map(fetch, weights)
 

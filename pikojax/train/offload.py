@@ -1,8 +1,9 @@
 """Training state in pinned host memory, and the arithmetic that takes it to the device a layer at a time.
 
 Which leaves live there is a property of the arrays (their memory space), so nothing here reads a setting. What is stacked by
-layers goes through `lax.scan`: layer i to the device, the same arithmetic as without, the result back. An optimizer of
-`optim.make_optimizer` treats every layer by itself, so the results are equal bit for bit.
+layers goes through `lax.scan`, in either memory: layer i to the device if it is not there, the arithmetic, the result back. Without
+that, the results would differ in the last bit: how XLA contracts a product and a sum into one rounding, and in which order it adds,
+depends on what it compiles together. The same program a layer gives the same bits.
 
 Leaves out: overlapping a layer's transfer with the arithmetic before it (the compiler may), disk.
 """
@@ -16,10 +17,6 @@ import optax
 from pikojax.models.layers import on_host, to_device
 
 
-def any_on_host(tree) -> bool:
-    return any(map(on_host, jax.tree.leaves(tree)))
-
-
 def elementwise(f: Callable, *trees):
     """`f` leaf by leaf; where a leaf of the first tree is on the host, layer by layer, with the result there as well."""
 
@@ -31,21 +28,19 @@ def elementwise(f: Callable, *trees):
     return jax.tree.map(one, *trees)
 
 
-def global_norm(tree):
-    """√Σ x², every layer of a stack summed by itself in either memory, so that the order of the sum is the same."""
+def global_norm(tree, axes):
+    """√Σ x². A stack is summed a layer at a time."""
 
-    def squares(leaf):
-        if on_host(leaf):
-            return jnp.sum(jax.lax.map(lambda layer: _sum_of_squares(to_device(layer)), leaf))
-        return _sum_of_squares(leaf)
+    def squares(leaf, names):
+        if "layers" in names:
+            return jnp.sum(jax.lax.map(lambda layer: jnp.sum(jnp.square(to_device(layer))), leaf))
+        return jnp.sum(jnp.square(to_device(leaf)))
 
-    return jnp.sqrt(sum(map(squares, jax.tree.leaves(tree))))
+    return jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(squares, tree, axes))))
 
 
-def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes):
-    """(params, opt_state) after one step of `optimizer`. Of what is on the host, one layer at a time comes to the device."""
-    if not any_on_host((params, opt_state)):
-        return _update(optimizer, params, opt_state, grads)
+def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes, factor):
+    """(params, opt_state) after one step of `optimizer` on factor · grads, one layer of the stacks at a time."""
     kinds = jax.tree.map(lambda names: "layers" if "layers" in names else "whole", axes, is_leaf=lambda x: isinstance(x, tuple))
     kinds = (kinds, map_params(optimizer, lambda _, kind: kind, opt_state, kinds, other=lambda _: "shared"), kinds)
     tree = (params, opt_state, grads)
@@ -54,14 +49,14 @@ def update(optimizer: optax.GradientTransformation, params, opt_state, grads, ax
     def one_layer(_, layer):
         weights = iter(layer)
         fill = {"layers": lambda _: to_device(next(weights))[None], "whole": _no_rows, "shared": lambda leaf: leaf}
-        new = _update(optimizer, *jax.tree.map(lambda leaf, kind: fill[kind](leaf), tree, kinds))
+        new = _update(optimizer, factor, *jax.tree.map(lambda leaf, kind: fill[kind](leaf), tree, kinds))
         kept = jax.tree.map(lambda x, old, kind: [_where(old, x[0])] if kind == "layers" else [], new, tree[:2], kinds[:2])
         return None, jax.tree.leaves(kept)
 
     _, layered = jax.lax.scan(one_layer, None, stacks)
     layered = iter(layered)
     rest = jax.tree.map(lambda leaf, kind: _no_rows(leaf) if kind == "layers" else to_device(leaf), tree, kinds)
-    rest = _update(optimizer, *rest)
+    rest = _update(optimizer, factor, *rest)
     return jax.tree.map(
         lambda x, old, kind: next(layered) if kind == "layers" else _where(old, x), rest, tree[:2], kinds[:2]
     )
@@ -77,7 +72,8 @@ def map_params(optimizer, f: Callable, opt_state, *like_params, other: Callable)
     return optax.tree.map_params(optimizer, one, opt_state, *like_params, transform_non_params=other, is_leaf=is_masked)
 
 
-def _update(optimizer, params, opt_state, grads):
+def _update(optimizer, factor, params, opt_state, grads):
+    grads = jax.tree.map(lambda g: factor * g, grads)
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of an integer counter
         updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
@@ -94,10 +90,3 @@ def _where(old, new):
 
 def _to_host(array):
     return jax.device_put(array, jax.memory.Space.Host)
-
-
-def _sum_of_squares(leaf):
-    square = jnp.square(leaf)
-    while square.ndim > 0:  # axis by axis, the last first: one loop for XLA, and one order
-        square = jnp.sum(square, axis=-1)
-    return square

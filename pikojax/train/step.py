@@ -69,9 +69,8 @@ def make_step(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Call
     def step(state: TrainState, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = loss_and_gradient(config, loss_fn, state.params, batch, key)
-        norm = offload.global_norm(grads)
-        grads = offload.elementwise(lambda g: clip_factor(norm, clip) * g, grads)
-        params, opt_state = offload.update(optimizer, state.params, state.opt_state, grads, axes)
+        norm = offload.global_norm(grads, axes)
+        params, opt_state = offload.update(optimizer, state.params, state.opt_state, grads, axes, clip_factor(norm, clip))
         facts = {"loss": loss, "grad_norm": norm, "lr": rate(state.step)}
         return TrainState(state.step + 1, params, opt_state), facts
 
