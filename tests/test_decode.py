@@ -13,7 +13,7 @@ import pytest
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer import decode
 from pikojax.infer.generate import generate, stream
-from pikojax.infer.sampling import make_settings
+from pikojax.infer.sampling import make_settings, sample
 from pikojax.models import catalog
 from pikojax.text import train_char
 
@@ -261,17 +261,19 @@ def test_fewer_tokens_are_the_beginning_of_more():
         assert write(max_tokens=n, seed=3).ids == long.ids[:n]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_beyond_the_context_the_last_half_is_read_again(name):
-    prompt = "the cat sat on"
-    ids = [int(i) for i in TOKENIZER.encode(prompt)]
-    window, drawn = list(ids), []
-    for _ in range(50):
-        token = greedy_by_full_forward(*loud(name), window, 1)[0]
+@pytest.mark.parametrize("name, temperature", [("classic", 1.0), ("modern", 0.0)])
+def test_each_token_is_drawn_by_its_place_from_all_that_the_window_holds(name, temperature):
+    """The definition, without cache, chunks or loop. Beyond the context the last half of the window is read again."""
+    prompt, settings, draw = "the cat sat on", make_settings(1, V, temperature), jax.jit(sample)
+    window, drawn = [int(i) for i in TOKENIZER.encode(prompt)], []
+    for place in range(len(window), len(window) + 50):
+        logits_BV = full(*loud(name), np.asarray([window]))[:, -1]
+        token = int(draw(logits_BV, jax.random.fold_in(jax.random.key(3), place)[None], settings)[0])
         drawn, window = [*drawn, token], [*window, token]
         if len(window) > CONTEXT:
             window = window[-CONTEXT // 2 :]
-    assert write(prompt, name=name, max_tokens=50, temperature=0.0).ids == drawn
+    assert len(set(drawn)) > 3
+    assert write(prompt, name=name, max_tokens=50, temperature=temperature, seed=3).ids == drawn
 
 
 def test_no_new_program_for_other_lengths_settings_and_windows():
