@@ -131,6 +131,7 @@ def test_padding_changes_nothing(model):
     np.testing.assert_array_equal(cache.length_B, [5])
 
 
+@pytest.mark.parametrize("model", ["modern", pytest.param("classic", marks=pytest.mark.slow)], indirect=True)
 def test_rows_of_different_length_decode_as_each_would_alone(model):
     tokens_BT, length_B = random_tokens(4, 15), [15, 3, 1, 8]
     together, _, _ = continued(*model, tokens_BT, 8, length_B, block=8)
