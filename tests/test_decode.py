@@ -338,8 +338,8 @@ def command(monkeypatch, capsys):
     loaded = run.Loaded(Config(model=cfg), GPT, params, TOKENIZER, 7)
     monkeypatch.setattr(run, "load_run", lambda path: loaded._replace(tokenizer=None) if path == "tokens" else loaded)
 
-    def call(*words, stdin=""):
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    def call(*words, stdin=b""):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main.main(["generate", *words])
         return code, *capsys.readouterr()
 
@@ -350,11 +350,15 @@ def test_generate_prints_what_follows_the_prompt_and_json_says_the_rest(command)
     expected = write("a cat", max_tokens=12, seed=3)
     code, out, _ = command("run", "--prompt", "a cat", "--max-tokens", "12", "--seed", "3")
     assert code == 0 and out == expected.text + "\n"
-    for words, stdin in ((["a cat"], ""), (["-"], "a cat\n"), (["--prompt", "-"], "a cat")):
+    for words, stdin in ((["a cat"], b""), (["-"], b"a cat\n"), (["--prompt", "-"], b"a cat")):
         code, out, err = command("run", *words, "--max-tokens", "12", "--seed", "3", "--json", stdin=stdin)
         told = json.loads(out)
         assert code == 0 and told["text"] == expected.text and told["ids"] == expected.ids and expected.text in err
         assert told["prompt_tokens"] == 5 and told["stopped"] == "max_tokens" and told.keys() >= {"tokens_per_s", "first_token_s"}
+
+
+def test_generate_without_a_prompt_starts_a_text_of_its_own(command):
+    assert command("run", "--max-tokens", "8")[:2] == (0, write("", max_tokens=8).text + "\n")
 
 
 def test_generate_tells_mistakes_in_one_line(command):
@@ -363,8 +367,10 @@ def test_generate_tells_mistakes_in_one_line(command):
         (["run", "a", "--top-p", "2"], "top_p = 2.0"),
         (["run", "a" * 25], "the context holds 24"),
         (["tokens", "a"], "has no tokenizer"),
+        (["run", "-"], "not UTF-8"),
+        (["run", "a", "--max-tokens", "0"], "max_tokens = 0"),
     ):
-        code, out, err = command(*words)
+        code, out, err = command(*words, stdin=b"a\xff")
         assert code == 2 and wanted in err and err.count("\n") == 1 and out == ""
 
 

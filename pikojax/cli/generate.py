@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def prompt_of(args: argparse.Namespace) -> str:
-    given = [text for text in (args.bare_prompt, args.prompt) if text is not None]
-    require(len(given) < 2, f"got two prompts, {given[0][:20]!r} and --prompt {given[-1][:20]!r}; give one")
-    text = given[0] if given else ""
+    both = args.bare_prompt is not None and args.prompt is not None
+    require(not both, f"got two prompts, PROMPT and --prompt {args.prompt!r:.30}; give one")
+    text = args.prompt if args.bare_prompt is None else args.bare_prompt
     if text != "-":
-        return text
+        return text or ""
     try:
-        return sys.stdin.read().removesuffix("\n")  # a file's last newline ends its line, it begins no new one
-    except UnicodeDecodeError:
-        raise UserError("the prompt on stdin is not valid UTF-8 text; convert it, as with iconv -t utf-8") from None
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")  # a file's last newline ends its line, it begins no new one
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt on stdin is not UTF-8 (byte {error.start}); convert it, as with iconv -t utf-8") from None
