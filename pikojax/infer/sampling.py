@@ -6,8 +6,8 @@ A row has settings and a key of its own, all of them traced: other settings need
 token whatever stands beside it. Temperature 0 is greedy. Top-k is applied first and top-p to what it leaves, renormalized.
 Equal logits share their fate: a tie at the edge is kept whole, so the order of the vocabulary never matters.
 
-The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact, and for V = 32,000
-several times faster than XLA's sort on a CPU. Left out: repetition penalties, min-p, beams.
+The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact (V = 32,000, one row,
+two CPU cores: 0.4 ms for both edges, 6 ms by a sort). Left out: repetition penalties, min-p, beams.
 """
 
 from collections.abc import Callable
