@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny import batch, compiled_step, config, run, start
 
+from pikojax.models import layers
 from pikojax.models.layers import on_host
 from pikojax.train import offload
 from pikojax.train.step import abstract_state, init_state
@@ -25,8 +26,18 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.fixture(params=["layer by layer", "in a loop"])
+def compiled(request, monkeypatch):
+    """A CPU compiles few layers one by one, and a GPU always a loop."""
+    if request.param == "in a loop":
+        monkeypatch.setattr(layers, "UNROLLED_UP_TO", 0)
+    compiled_step.cache_clear()
+    yield
+    compiled_step.cache_clear()
+
+
 @pytest.mark.parametrize("way", WAYS, ids=["optimizer", "params", "both"])
-def test_results_are_equal_bit_for_bit(way):
+def test_results_are_equal_bit_for_bit(way, compiled):
     plain, facts = run(config(optim=CLIPPED), 4)
     state, found = run(config(optim=CLIPPED, **way), 4)
     assert found == facts and all(fact["grad_norm"] > 0.1 for fact in facts)
@@ -37,10 +48,10 @@ def test_results_are_equal_bit_for_bit(way):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    [dict(optim=CLIPPED | dict(name="muon", weight_decay=0.1), grad_accum=2), dict(remat=True, dtype="bfloat16")],
-    ids=["muon, accumulated", "bfloat16, remat"],
+    [dict(optim=CLIPPED | dict(name="muon", weight_decay=0.1), grad_accum=2), dict(remat=True, dtype="bfloat16"), dict(dtype="bfloat16")],
+    ids=["muon, accumulated", "bfloat16, remat", "bfloat16"],
 )
-def test_also_with_all_else(case):
+def test_also_with_all_else(case, compiled):
     plain, facts = run(config(**case), 4)
     state, found = run(config(**case, **BOTH), 4)
     assert found == facts
@@ -79,7 +90,10 @@ def shapes_on_device(jaxpr) -> set:
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_no_stack_of_weights_or_gradients_comes_to_the_device(remat):
+def test_no_stack_of_weights_or_gradients_comes_to_the_device(remat, monkeypatch):
+    monkeypatch.setattr(layers, "UNROLLED_UP_TO", 0)  # as on a GPU: a CPU's two memories are one
+    compiled_step.cache_clear()
+
     def shapes(cfg):
         return shapes_on_device(jax.make_jaxpr(compiled_step(cfg))(start(cfg), batch(2)).jaxpr)
 

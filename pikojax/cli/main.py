@@ -23,10 +23,14 @@ from pikojax.cli import startup
 from pikojax.config import UserError
 
 VERBS = ("quickstart", "train", "generate", "bench", "doctor")
+WITH_MUCH_MEMORY = ("quickstart", "train", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    is_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
+    if is_process and argv and argv[0] in WITH_MUCH_MEMORY:
+        startup.use_huge_pages()
     try:
         return _run(argv)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What must be settled before JAX is imported: threads, device, and the folder in which compiled programs are kept.
+"""What must be settled before JAX is imported: threads, device, pages, and the folder in which compiled programs are kept.
 
     from pikojax.cli.startup import prepare
     prepare()          # then import jax: the second start of a program costs tenths of a second instead of seconds
@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -38,6 +39,22 @@ def prepare(threads: int | None = None, device: str | None = None) -> None:
         os.environ.pop("JAX_PLATFORMS", None)
     if os.environ.get("PIKOJAX_COMPILE_CACHE", "1").strip().lower() not in ("0", "off", "false", "no"):
         _keep_compiled_programs()
+
+
+def use_huge_pages() -> None:
+    """Start this process anew with memory in pages of 2 MB, where Linux gives them to who asks; does nothing the second time.
+
+    XLA's CPU back end takes the working memory of a step afresh from the system and gives it back: in pages of 4 kB that is some
+    150,000 page faults a step of a 10M model, a tenth of its time. The C library reads this setting before Python runs.
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps the small pages.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    mode = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if "hugetlb" in tunables or not mode.exists() or "[madvise]" not in mode.read_text() or platform.libc_ver()[0] != "glibc":
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, "glibc.malloc.hugetlb=1"]))
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def check_device(device: str) -> None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30  # finite: a row with nothing to attend to gives a mean, not NaN
+BYTES_IN_CACHE, MOST_PIECES = 1_500_000, 16
 
 
 def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None):
@@ -31,41 +32,80 @@ def cached_attention(q_BTHC, k_BSGC, v_BSGC, positions_BT):
     return masked_attention(q_BTHC, k_BSGC.astype(q_BTHC.dtype), v_BSGC.astype(q_BTHC.dtype), mask_BTS)
 
 
+@jax.custom_vjp
 def masked_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS):
     """`mask_BTS` (True: may attend) has B rows or one for all."""
+    return _forward(q_BTHC, k_BSGC, v_BSGC, mask_BTS)[0]
+
+
+def _forward(q_BTHC, k_BSGC, v_BSGC, mask_BTS):
+    B, T, H, _ = q_BTHC.shape
+    pieces = _pieces(B, H * T * k_BSGC.shape[1])
+    outs, saved = zip(*(_forward_piece(*piece) for piece in _split(pieces, q_BTHC, k_BSGC, v_BSGC, mask_BTS)), strict=True)
+    return jnp.concatenate(outs), saved
+
+
+def _forward_piece(q_BTHC, k_BSGC, v_BSGC, mask_BTS):
     B, T, H, C = q_BTHC.shape
     S, G = k_BSGC.shape[1:3]
-    R = H // G
-    q_BGRTC = q_BTHC.reshape(B, T, G, R, C).transpose(0, 2, 3, 1, 4)
-    q_NMC = q_BGRTC.reshape(B * G, R * T, C) * jnp.asarray(C**-0.5, q_BTHC.dtype)
-    k_NSC, v_NSC = (x.transpose(0, 2, 1, 3).reshape(B * G, S, C) for x in (k_BSGC, v_BSGC))
-    rows = mask_BTS.shape[0]
+    R, rows = H // G, mask_BTS.shape[0]
+    q_NMC = _fold_queries(q_BTHC, G) * jnp.asarray(C**-0.5, q_BTHC.dtype)
+    k_NSC, v_NSC = _fold(k_BSGC), _fold(v_BSGC)
     mask_NMS = jnp.broadcast_to(mask_BTS[:, None, None], (rows, G if rows > 1 else 1, R, T, S)).reshape(-1, R * T, S)
-    o_NMC = _attend(q_NMC, k_NSC, v_NSC, mask_NMS)
-    return o_NMC.reshape(B, G, R, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
-
-
-@jax.custom_vjp
-def _attend(q_NMC, k_NSC, v_NSC, mask_NMS):
-    return _attend_forward(q_NMC, k_NSC, v_NSC, mask_NMS)[0]
-
-
-def _attend_forward(q_NMC, k_NSC, v_NSC, mask_NMS):
     scores_NMS = jnp.einsum("NMC,NSC->NMS", q_NMC, k_NSC, preferred_element_type=jnp.float32)
     p_NMS = jax.nn.softmax(jnp.where(mask_NMS, scores_NMS, MASKED), axis=-1).astype(v_NSC.dtype)
     o_NMC = jnp.einsum("NMS,NSC->NMC", p_NMS, v_NSC, preferred_element_type=jnp.float32).astype(q_NMC.dtype)
-    return o_NMC, (q_NMC, k_NSC, v_NSC, p_NMS, o_NMC)
+    return _unfold_queries(o_NMC, G, H), (q_NMC, k_NSC, v_NSC, p_NMS, o_NMC)
 
 
-def _attend_backward(saved, do_NMC):
+def _backward(saved, do_BTHC):
+    pieces = zip(saved, _split(len(saved), do_BTHC), strict=True)
+    dq, dk, dv = zip(*(_backward_piece(of_piece, *do) for of_piece, do in pieces), strict=True)
+    return jnp.concatenate(dq), jnp.concatenate(dk), jnp.concatenate(dv), None
+
+
+def _backward_piece(saved, do_BTHC):
     q_NMC, k_NSC, v_NSC, p_NMS, o_NMC = saved
+    B, T, H, C = do_BTHC.shape
+    G = k_NSC.shape[0] // B
+    do_NMC = _fold_queries(do_BTHC, G)
     along_do_NM1 = jnp.sum((do_NMC * o_NMC).astype(jnp.float32), axis=-1, keepdims=True)
     dp_NMS = jnp.einsum("NMC,NSC->NMS", do_NMC, v_NSC, preferred_element_type=jnp.float32)
     ds_NMS = (p_NMS.astype(jnp.float32) * (dp_NMS - along_do_NM1)).astype(q_NMC.dtype)
-    dq_NMC = jnp.einsum("NMS,NSC->NMC", ds_NMS, k_NSC, preferred_element_type=jnp.float32)
+    dq_NMC = jnp.einsum("NMS,NSC->NMC", ds_NMS, k_NSC, preferred_element_type=jnp.float32) * C**-0.5
     dk_NSC = jnp.einsum("NMS,NMC->NSC", ds_NMS, q_NMC, preferred_element_type=jnp.float32)
     dv_NSC = jnp.einsum("NMS,NMC->NSC", p_NMS, do_NMC, preferred_element_type=jnp.float32)
-    return dq_NMC.astype(q_NMC.dtype), dk_NSC.astype(k_NSC.dtype), dv_NSC.astype(v_NSC.dtype), None
+    dk_BSGC, dv_BSGC = (x.reshape(B, G, -1, C).transpose(0, 2, 1, 3).astype(k_NSC.dtype) for x in (dk_NSC, dv_NSC))
+    return _unfold_queries(dq_NMC.astype(q_NMC.dtype), G, H), dk_BSGC, dv_BSGC
 
 
-_attend.defvjp(_attend_forward, _attend_backward)
+masked_attention.defvjp(_forward, _backward)
+
+
+def _fold(x_BSGC):
+    return x_BSGC.transpose(0, 2, 1, 3).reshape(-1, x_BSGC.shape[1], x_BSGC.shape[3])
+
+
+def _fold_queries(x_BTHC, G: int):
+    B, T, H, C = x_BTHC.shape
+    return x_BTHC.reshape(B, T, G, H // G, C).transpose(0, 2, 3, 1, 4).reshape(B * G, H // G * T, C)
+
+
+def _unfold_queries(x_NMC, G: int, H: int):
+    N, M, C = x_NMC.shape
+    B, R = N // G, H // G
+    return x_NMC.reshape(B, G, R, M // R, C).transpose(0, 3, 1, 2, 4).reshape(B, M // R, H, C)
+
+
+def _pieces(rows: int, scores: int) -> int:
+    """Into how many pieces a batch goes whose rows have so many scores. On one CPU: so many that a piece's scores stay in the
+    cache from product to softmax to product, which takes a third to a half of the time. Elsewhere the batch stays whole."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1
+    wanted = min(MOST_PIECES, 4 * rows * scores // BYTES_IN_CACHE)
+    return max(n for n in range(1, MOST_PIECES + 1) if rows % n == 0 and n <= max(1, wanted))
+
+
+def _split(pieces: int, *arrays):
+    """The arrays piece by piece along the batch; what has one row goes to every piece."""
+    return zip(*([x] * pieces if x.shape[0] == 1 else jnp.split(x, pieces) for x in arrays), strict=True)

@@ -14,6 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 
+# Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread: an eighth
+# of a step. Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
+UNROLLED_UP_TO = 12
+
+
 class Output(NamedTuple):
     logits: Any  # float32 [B, T, V]; None for an encoder
     hidden: Any  # [B, T, D], what the output projection reads
@@ -76,17 +81,19 @@ def unstack(params: dict) -> dict:
 
 def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bool = False):
     """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled."""
+    n_layers = jax.tree.leaves(blocks)[0].shape[0] if isinstance(blocks, dict) else len(blocks)
     if isinstance(blocks, dict) and cache is None:
 
         def body(x, layer):
             weights, key = layer
             return block(streamed(weights, x.dtype), x, None, None, key)[0], None
 
-        # What the backward pass needs is saved, but for streamed weights: those are fetched again, or all would stay here.
+        unrolled = not remat and n_layers <= UNROLLED_UP_TO and jax.default_backend() == "cpu"
+        # A loop saves what its backward pass needs, but for the weights as streamed: those are fetched again, or all would stay here.
         saved = None if remat else lambda primitive, *_, **__: primitive.name not in ("device_put", "convert_element_type")
-        if remat or any(on_host(leaf) for leaf in jax.tree.leaves(blocks)):
+        if not unrolled:
             body = jax.checkpoint(body, prevent_cse=False, policy=saved)
-        return jax.lax.scan(body, x, (blocks, keys_L))[0], None
+        return jax.lax.scan(body, x, (blocks, keys_L), unroll=n_layers if unrolled else 1)[0], None
     if isinstance(blocks, dict):
         blocks = unstack({"blocks": blocks})["blocks"]
     for layer, weights in enumerate(blocks):
@@ -95,12 +102,9 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
 
 
 def streamed(weights, dtype):
-    """One layer's weights on the device, those that came from host memory in the `dtype` of the stream."""
-
-    def fetch(leaf):
-        return to_device(leaf).astype(dtype) if on_host(leaf) else leaf
-
-    return jax.tree.map(fetch, weights)
+    """One layer's weights, on the device and in the `dtype` of the stream. Whatever memory they come from, their gradient leaves
+    the layer in the dtype that they have there, so that the optimizer's arithmetic is the same."""
+    return jax.tree.map(lambda leaf: to_device(leaf).astype(dtype), weights)
 
 
 def on_host(array) -> bool:
@@ -128,23 +132,49 @@ def embed(table_VD, ids):
 
 def rms_norm(x, scale=None, eps: float = 1e-5):
     """x / √(mean(x²) + ε) · scale, in float32."""
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
-    return _scaled(y, scale).astype(x.dtype)
+    return _normalized(x.astype(jnp.float32), _as_scale(scale, x), eps, False).astype(x.dtype)
 
 
 def layer_norm(x, scale=None, bias=None, eps: float = 1e-5):
     """(x − mean) / √(variance + ε) · scale + bias, in float32."""
-    y = x.astype(jnp.float32)
-    y = y - jnp.mean(y, axis=-1, keepdims=True)
-    y = _scaled(y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps), scale)
+    y = _normalized(x.astype(jnp.float32), _as_scale(scale, x), eps, True)
     if bias is not None:
         y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
     return y.astype(x.dtype)
 
 
-def _scaled(y, scale):
-    return y if scale is None else y * jnp.broadcast_to(scale.astype(jnp.float32), y.shape)
+def _as_scale(scale, x):
+    scale = jnp.ones((x.shape[-1],)) if scale is None else scale
+    return scale.astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _normalized(x, scale, eps, centered):
+    """n · scale, n = (x − mean) · rstd. Its derivative is written out, because differentiated automatically it keeps four arrays of
+    the size of x for the backward pass in place of one: dx = rstd · (g − mean(g) − n · mean(g ∘ n)) with g = dy ∘ scale."""
+    return _statistics(x, eps, centered)[0] * scale
+
+
+def _statistics(x, eps, centered):
+    mean = jnp.mean(x, axis=-1, keepdims=True) if centered else 0.0
+    rstd = jax.lax.rsqrt(jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True) + eps)
+    return (x - mean) * rstd, mean, rstd
+
+
+def _normalized_forward(x, scale, eps, centered):
+    n, mean, rstd = _statistics(x, eps, centered)
+    return n * scale, (x, scale, mean, rstd)
+
+
+def _normalized_backward(eps, centered, saved, dy):
+    x, scale, mean, rstd = saved
+    n, g = (x - mean) * rstd, dy * scale
+    dx = g - n * jnp.mean(g * n, axis=-1, keepdims=True)
+    dx = rstd * (dx - jnp.mean(g, axis=-1, keepdims=True) if centered else dx)
+    return dx, jnp.sum(dy * n, axis=tuple(range(x.ndim - 1)), keepdims=True)
+
+
+_normalized.defvjp(_normalized_forward, _normalized_backward)
 
 
 def rope(x_BTHC, positions_BT, base: float):

@@ -13,6 +13,7 @@ Leaves out: tensor and expert axes (rules in `models.sharding` away), gradient c
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,6 @@ import jax.numpy as jnp
 
 from pikojax.config import Config
 from pikojax.models.catalog import catalog
-from pikojax.models.layers import on_host
 from pikojax.models.sharding import params_sharding
 from pikojax.train import offload
 from pikojax.train.loss import next_token_loss
@@ -65,12 +65,13 @@ def make_step(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Call
     """Compiled `(state, batch) → (state, {"loss", "grad_norm", "lr"})`; `batch` has a leading axis of micro-batches."""
     axes = catalog[config.model.name].axes(config.model)
     optimizer, rate, clip = make_optimizer(config, axes), schedule(config), config.optim.grad_clip
+    update = partial(offload.update, optimizer, axes=axes, elementwise=config.optim.name == "adamw")
 
     def step(state: TrainState, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = loss_and_gradient(config, loss_fn, state.params, batch, key)
         norm = offload.global_norm(grads, axes)
-        params, opt_state = offload.update(optimizer, state.params, state.opt_state, grads, axes, clip_factor(norm, clip))
+        params, opt_state = update(state.params, state.opt_state, grads, factor=clip_factor(norm, clip))
         facts = {"loss": loss, "grad_norm": norm, "lr": rate(state.step)}
         return TrainState(state.step + 1, params, opt_state), facts
 
@@ -106,9 +107,10 @@ def loss_and_gradient(config: Config, loss_fn: Callable, params, batch, key):
 
 
 def compute_params(config: Config, params):
-    """`params` in the dtype of the arithmetic. What is on the host stays as it is: it is converted when it is streamed."""
+    """`params` in the dtype of the arithmetic, but for the stacks, which are converted a layer at a time where they are used."""
     dtype = compute_dtype(config)
-    return jax.tree.map(lambda leaf: leaf if on_host(leaf) else leaf.astype(dtype), params)
+    axes = catalog[config.model.name].axes(config.model)
+    return jax.tree.map(lambda leaf, names: leaf if "layers" in names else leaf.astype(dtype), params, axes)
 
 
 def compute_dtype(config: Config):
