@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     if is_process and argv and argv[0] in WITH_MUCH_MEMORY:
-        startup.use_huge_pages()
+        startup.keep_memory()
     try:
         return _run(argv)
     except UserError as error:
