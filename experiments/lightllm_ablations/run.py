@@ -28,9 +28,9 @@ VARIANTS = {  # group / name → overrides of the classic model
     "projections start at zero": ["zero_init=true"],
     "biases": ["bias=true"],
     "untied head": ["tie=false"],
-    "optimizer: Muon": ["optim.name=muon", "lr=3e-3", "weight_decay=0.01"],
+    "optimizer: AdamW": ["optim.name=adamw", "lr=1e-3", "weight_decay=0.1"],
     "modern": ["preset=modern"],
-    "modern with Muon": ["preset=modern", "optim.name=muon", "lr=3e-3", "weight_decay=0.01"],
+    "modern with AdamW": ["preset=modern", "optim.name=adamw", "lr=1e-3", "weight_decay=0.1"],
 }
 QUICK = ["d_model=32", "n_layers=1", "n_heads=2", "context=32", "train.steps=3", "batch_size=2", "stories_mb=0.05", "eval_interval=3"]
 

@@ -62,7 +62,9 @@ def main(quick: bool, python: str | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             peer = rows.append(seed=seed, side="torch", **theirs(python, text, seed, Path(folder)))
             mine = ours(text, seed, peer["val_loss"], Path(folder), [])
-            rows.append(seed=seed, side="pikojax", target=peer["val_loss"], wall_ratio=mine["wall_s"] / peer["wall_s"], **mine)
+            reached = mine["stopped"] == "target"
+            ratio = mine["wall_s"] / peer["wall_s"] if reached else None  # what was not reached has no time
+            rows.append(seed=seed, side="pikojax", target=peer["val_loss"], wall_ratio=ratio, **mine)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def last_json(command: list[str]) -> dict:
 
 
 def ours(steps: int, overrides: list[str]) -> dict:
-    command = [sys.executable, "-m", "pikojax", "bench", "train", str(HERE / "config.toml"), "--steps", str(steps), "--json"]
+    command = [sys.executable, "-m", "pikojax", "bench", "train", str(HERE / "config.toml"), "--steps", str(steps), "--threads", "2", "--json"]
     found = last_json([*command, *overrides])
     return {"step_s": found["step_s"], "parameters": found["parameters"]}
 
