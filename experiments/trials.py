@@ -5,6 +5,7 @@ where it stopped. Each row says on what device, with which versions and at which
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pikojax.cli.startup import prepare  # noqa: E402
-from pikojax.config import Config, UserError  # noqa: E402
+from pikojax.config import Config, UserError, load_config, to_toml  # noqa: E402
 
 prepare()
 
@@ -28,19 +29,27 @@ class Rows:
     def __init__(self, path: Path, quick: bool):
         """With `quick`, rows go to a temporary file: a smoke test must not touch what is committed."""
         self.path = Path(tempfile.mkdtemp()) / "results.jsonl" if quick else path
+        self.config = config_digest(path.with_name("config.toml"))
         self.rows = read(self.path)
+        if any(row.get("config", self.config) != self.config for row in self.rows):
+            raise SystemExit(f"{self.path} holds rows of another config.toml; move it away to measure anew")
 
     def has(self, **key) -> bool:
         return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
 
     def append(self, **row) -> dict:
-        row |= {"device": device(), "versions": versions(), "commit": commit(), "date": time.strftime("%Y-%m-%d")}
+        row |= {"device": device(), "versions": versions(), "commit": commit(), "date": time.strftime("%Y-%m-%d"), "config": self.config}
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        shown = {k: v for k, v in row.items() if isinstance(v, (int, float, str, bool)) and k not in ("device", "commit", "date")}
+        shown = {k: v for k, v in row.items() if isinstance(v, (int, float, str, bool)) and k not in ("device", "commit", "date", "config")}
         print(json.dumps(shown), flush=True)
         return row
+
+
+def config_digest(path: Path) -> str | None:
+    """Of all settings that the config stands for, its base's among them: rows of different ones must not mix."""
+    return hashlib.sha256(to_toml(load_config(path)).encode()).hexdigest()[:8] if path.is_file() else None
 
 
 def read(path: Path) -> list[dict]:
@@ -94,8 +103,11 @@ def versions() -> dict:
 
 
 def commit() -> str:
-    asked = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return asked.stdout.strip() or "unknown"
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "pikojax", "configs", "experiments/**/*.py", "experiments/**/*.toml")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
 def data_file(name: str) -> Path:

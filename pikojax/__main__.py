@@ -2,7 +2,7 @@
 
 import sys
 
-from pikojax.cli.main import main
+from pikojax.cli.main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

@@ -30,7 +30,7 @@ def parse_value(text: str) -> Any:
     text = text.strip()
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # also a number of more digits than Python reads
         return text  # a bare word is a string: data.path=stories.txt; `none` and True/False are read by type
 
 
@@ -85,13 +85,23 @@ def _coerce(value: Any, wanted: Any, key: str) -> Any:
     if wanted is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) < 1 << 1023, f"{key} is a number of {len(str(value)[:5000])} digits; give a finite number")
         value = float(value)
     if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)  # data.path=1984
     good = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
     require(good, f"{key} = {value!r} is {_describe(value)}; give {_WANTED.get(wanted, wanted)}")
     require(not (wanted is float and not math.isfinite(value)), f"{key} = {value!r}; give a finite number")
+    require(not (wanted is str and not _is_unicode(value)), f"{key} = {value!r} is not UTF-8; rename it")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a surrogate: a byte of the command line that was no UTF-8
+        return False
+    return True
 
 
 _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

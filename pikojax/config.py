@@ -167,12 +167,13 @@ class TrainConfig:
     remat: bool = False  # recompute a layer's activations in the backward pass
     offload_optimizer: bool = False  # keep the optimizer's state in pinned host memory
     offload_params: bool = False  # keep the layers' weights there too, and stream them layer by layer
-    max_loss_jump: float = 3.0  # nats above the smoothed loss that count as exploded
+    max_loss_jump: float | None = 3.0  # nats above the smoothed loss that count as exploded
     tensorboard: bool = False
 
     def __post_init__(self):
         for key in ("steps", "batch_size", "grad_accum", "eval_interval", "log_interval"):
             require(getattr(self, key) >= 1, f"train.{key} = {getattr(self, key)}; give 1 or more")
+        require(self.steps < 2**31, f"train.steps = {self.steps}; give less than {2**31:,}")
         for key in ("max_seconds", "sample_interval", "max_loss_jump"):
             value = getattr(self, key)
             require(value is None or value > 0, f"train.{key} = {value}; give a value above 0 or none")
@@ -298,6 +299,17 @@ def differing_keys(a: Config, b: Config, blocks: Iterable[str]) -> list[str]:
             if x.get(key) != y.get(key):
                 out.append(f"{name}.{key}".rstrip(".") + f": {x.get(key)!r} → {y.get(key)!r}")
     return out
+
+
+def user_path(text: str | os.PathLike, name: str) -> Path:
+    """The path that a person typed, ~ expanded; one that the system cannot even look up is refused."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a folder that may not be searched; no such ~user; a NUL
+        said = str(text) if len(str(text)) < 80 else f"{str(text)[:80]}…"
+        raise UserError(f"{name} = {said!r}: {getattr(error, 'strerror', None) or error}; give another path") from None
+    return path
 
 
 def cache_dir(kind: str) -> Path:

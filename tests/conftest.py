@@ -1,5 +1,6 @@
 """Strictness for every test: mixed dtypes and implicit rank promotion are errors, as they hide mistakes elsewhere."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import jax
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # a checkout that is not installed can be tested too
+if importlib.util.find_spec("pikojax") is None:  # a checkout that is not installed can be tested too
+    sys.path.insert(0, str(Path(__file__).parent.parent))
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -111,6 +111,11 @@ def test_each_verb_explains_itself(verb, capsys):
         (["quickstart", "--minutes", "0"], "--minutes 0"),
         (["quickstart", "--dir", "."], "exists"),
         (["quickstart", "stesp=3"], "did you mean"),
+        (["quickstart", "run.dir=mine"], "--dir"),
+        (["train", "tiny.toml", "data.path=" + "x" * 300], "too long"),
+        (["train", "tiny.toml", "run.dir=~nobody-of-this-name/runs"], "run.dir"),
+        (["train", "tiny.toml", "optim.lr=1" + "0" * 400], "digits"),
+        (["train", "tiny.toml", "train.steps=3000000000"], "less than"),
         (["generate", "nowhere", "Once"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -359,6 +364,29 @@ def test_train_resume_generate_from_end_to_end(here, capsys):
     assert len(told["ids"]) <= 5 and isinstance(told["text"], str)
 
 
+def test_a_run_folder_may_be_called_checkpoints_and_the_table_may_be_larger_than_the_vocabulary(here, capsys):
+    flags = ["--model_size", "nano", "--batch_size", "1", "--grad_accum", "1", "--seq_len", "16", "--max_steps", "2"]
+    small = ["d_model=16", "n_layers=1", "n_heads=2", "model.vocab_size=3000", "stories_mb=0.02", "val_fraction=0.3", "sample_tokens=40"]
+    assert main(["train", *flags, *small]) == 0, "most of 3,000 ids are in no tokenizer: a sample that drew one would fail"
+    assert main(["train", "--resume", "train.steps=3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 3
+    assert main(["generate", "checkpoints", "Once", "--max-tokens", "4"]) == 0
+
+
+def test_a_sample_prompt_that_the_text_cannot_write_is_noticed_before_training(here, capsys):
+    (here / "lower.txt").write_text("abcdefgh ijklmnop\n" * 400)
+    text = ["train", "tiny.toml", "data.path=lower.txt", "data.val_fraction=0.3"]
+    assert "run.sample_prompt" in refused(capsys, *text, "run.sample_prompt=XYZ")
+    assert not (here / "runs").exists()
+    assert main([*text, "train.steps=1"]) == 0, "the prompt that nobody asked for is left out"
+
+
+def test_bench_on_several_devices(here):
+    done = start("bench", "train", "tiny.toml", "--steps", "1", "mesh.data=2", env={"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"})
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0 and "tokens/s" in out, err
+
+
 def test_bench_measures_the_bare_step_and_leaves_no_folder(here, capsys):
     before = sorted(here.iterdir())
     assert main(["bench", "train", "tiny.toml", "--steps", "3", "--json", "seed=4"]) == 0
@@ -402,6 +430,9 @@ def test_quickstart_is_as_long_as_the_time_allows():
     assert 3 <= fitted.train.steps // fitted.train.eval_interval <= 5
     assert quickstart.fit_to_time(config, step_s=50.0, budget_s=-3).train.max_seconds > 0
     assert fitted.model == config.model
+    said = load_config("quickstart", ["eval_interval=7", "checkpoint.interval=9"])
+    fitted = quickstart.fit_to_time(said, 0.1, 100, {"eval_interval", "interval"})
+    assert (fitted.train.eval_interval, fitted.checkpoint.interval) == (7, 9), "what was asked for stays"
     assert quickstart.fit_to_time(config, step_s=0.001, budget_s=100).train.steps == 5000, "no longer than it was meant to be"
 
 

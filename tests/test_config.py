@@ -367,3 +367,7 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PIKOJAX_CACHE", os.devnull)
     with pytest.raises(UserError):
         cache_dir("data")
+
+
+def test_a_check_for_exploding_losses_can_be_turned_off():
+    assert load_config("lightllm", ["train.max_loss_jump=none"]).train.max_loss_jump is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,6 +12,8 @@ import pytest
 
 from pikojax.config import Config, GPTConfig, OptimConfig, TrainConfig
 from pikojax.data.batches import Batch
+from pikojax.kernels import attention
+from pikojax.kernels.activation import gelu
 from pikojax.models import catalog, layers
 from pikojax.models.sharding import count_parameters
 from pikojax.train.loss import mean_cross_entropy
@@ -357,3 +360,30 @@ def test_bfloat16_weights_give_float32_logits_near_the_exact_ones():
     assert out.logits.dtype == jnp.float32 and out.hidden.dtype == jnp.bfloat16
     exact = logits_of(cfg, params, tokens_BT)
     assert 1e-4 < jnp.abs(out.logits - exact).max() < 0.05 * jnp.abs(exact).max()
+
+
+def test_gelu_in_bfloat16_keeps_its_left_tail():
+    x = jnp.asarray([-4.0, -3.5, -3.0, -1.0, 0.0, 2.0], jnp.bfloat16)
+    exact = jax.nn.gelu(x.astype(jnp.float32), approximate=False)
+    y, pull = jax.vjp(gelu, x)
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=0.01)
+    slope = jax.vmap(jax.grad(partial(jax.nn.gelu, approximate=False)))(x.astype(jnp.float32))
+    np.testing.assert_allclose(pull(jnp.ones_like(x))[0].astype(jnp.float32), slope, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows, segmented", [(6, False), (6, True), (5, False)])
+def test_attention_in_pieces_is_attention(rows, segmented, monkeypatch):
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, do = (jax.random.normal(key, (rows, 9, 4, 8)) for key in keys[:2])
+    k, v = (jax.random.normal(key, (rows, 9, 2, 8)) for key in keys[2:])
+    segments = jnp.cumsum(jnp.arange(9) % 4 == 3)[None, :].repeat(rows, 0) if segmented else None
+
+    def forward_and_back():
+        out, pull = jax.vjp(lambda q, k, v: attention.causal_attention(q, k, v, segments), q, k, v)
+        return out, *pull(do)
+
+    whole = forward_and_back()
+    monkeypatch.setattr(attention, "BYTES_IN_CACHE", 4 * 4 * 9 * 9)  # a row at a time
+    assert attention._pieces(rows, 4 * 9 * 9) == rows
+    for a, b in zip(whole, forward_and_back(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -29,7 +29,8 @@ def keys(n, seed=0):
 
 def settings_of(rows):
     temperature, top_k, top_p = zip(*rows, strict=True)
-    return Settings(jnp.asarray(temperature, jnp.float32), jnp.asarray(top_k, jnp.int32), jnp.asarray(top_p, jnp.float32))
+    n_tokens = jnp.full(len(rows), V, jnp.int32)
+    return Settings(jnp.asarray(temperature, jnp.float32), jnp.asarray(top_k, jnp.int32), jnp.asarray(top_p, jnp.float32), n_tokens)
 
 
 def test_the_kept_tokens_are_those_of_the_definition():
@@ -77,6 +78,18 @@ def test_draws_follow_the_distribution(temperature, top_k, top_p):
     assert count_V[~keep_V].sum() == 0
     chi2 = np.sum((count_V - n * prob_V)[keep_V] ** 2 / (n * prob_V[keep_V]))
     assert chi2 < 31.3  # 10 degrees of freedom: exceeded once in 2,000; with fewer, more rarely
+
+
+def test_what_no_tokenizer_knows_is_never_drawn():
+    logits_BV = jnp.zeros((64, V)).at[:, 7].set(9.0)
+    for options in ({"temperature": 1.0}, {"temperature": 0.0}, {"temperature": 1.0, "top_k": 3}, {"temperature": 1.0, "top_p": 0.5}):
+        assert int(sample(logits_BV, keys(64), make_settings(64, V, **options, n_tokens=7)).max()) < 7
+    assert int(sample(logits_BV, keys(64), make_settings(64, V, 0.0)).max()) == 7
+
+
+def test_the_smallest_top_p_still_keeps_the_likeliest():
+    logits_BV = jnp.asarray([[0.0, 1, 2, 9, 3, 4, 0, 0, 0, 0, 0]])
+    assert int(sample(logits_BV, keys(1), make_settings(1, V, 1.0, top_p=1e-50))[0]) == 3
 
 
 def test_greedy_takes_the_likeliest_whatever_else_is_set():

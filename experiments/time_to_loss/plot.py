@@ -18,12 +18,12 @@ for seed in seeds:
         ax.annotate(f"{row['val_loss']:.3f}\n{row['steps']} steps", (seed + offset, row["wall_s"]), ha="center", va="bottom", fontsize=8)
     mine, theirs = pair["pikojax"], pair["torch"]
     lines.append([str(seed), f"{theirs['val_loss']:.3f}", f"{theirs['wall_s']:.0f}", f"{mine['val_loss']:.3f}", f"{mine['wall_s']:.0f}",
-                  str(mine["steps"]), f"{mine['parameters']:,} / {theirs['parameters']:,}", f"{mine['wall_ratio']:.2f}×"])  # fmt: skip
+                  str(mine["steps"]), f"{mine['parameters']:,} / {theirs['parameters']:,}", f"{mine['wall_ratio']:.2f}×" if mine["wall_ratio"] else "missed"])  # fmt: skip
 ax.set_xticks(seeds)
 ax.margins(y=0.2)
 ax.legend(frameon=False)
 figure.savefig(here / "figure.png")
-median, low, high = spread([row["wall_ratio"] for row in rows if row["side"] == "pikojax"])
+median, low, high = spread([row["wall_ratio"] for row in rows if row.get("wall_ratio")])
 lines.append(["**median**", "", "", "", "", "", "", f"**{median:.2f}×** ({low:.2f}–{high:.2f})"])
 header = ["seed", "loss, torch", "s, torch", "loss, pikojax", "s, pikojax", "steps, pikojax", "parameters, ours / torch", "wall-clock ratio"]
 write_table(here, header, lines, rows)

@@ -1,7 +1,8 @@
 """Tokens a second of the LightLLM training step: ours against PyTorch, eager and compiled, in turn: run.py --peer-python PYTHON [--quick]
 
 PYTHON is an interpreter with torch. Every turn is a fresh process that warms up and then times its steps; the order is
-eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides.
+eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides. Each round also has one turn of ours
+without each of its speed-ups (without.py), and one of the whole training loop beside the bare step.
 """
 
 import json
@@ -9,13 +10,17 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from trials import ROOT, Rows
 
 HERE = Path(__file__).parent
-ROUNDS, STEPS, TOKENS = 3, 10, 8 * 256
+ROUNDS, STEPS, TOKENS = 2, 10, 8 * 256
+SIDES = ("torch eager", "pikojax", "torch compile", "pikojax", "pikojax train")
+SIDES += ("pikojax without unrolling", "pikojax without pieces", "pikojax without memory")  # the names are without.py's
 
 
 def last_json(command: list[str]) -> dict:
@@ -26,10 +31,26 @@ def last_json(command: list[str]) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ours(steps: int, overrides: list[str]) -> dict:
+def ours(steps: int, overrides: list[str], without: str | None = None) -> dict:
     command = [sys.executable, "-m", "pikojax", "bench", "train", str(HERE / "config.toml"), "--steps", str(steps), "--threads", "2", "--json"]
+    if without:
+        command[1:3] = [str(HERE / "without.py"), without]
     found = last_json([*command, *overrides])
     return {"step_s": found["step_s"], "parameters": found["parameters"]}
+
+
+def loop(overrides: list[str]) -> dict:
+    """The same steps inside `pikojax train`, with no evaluation on the way; the second start finds its programs compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pikojax", "train", str(HERE / "config.toml"), "train.steps=20", "eval_interval=1000", "--json"]
+        command += ["sample_tokens=0", "checkpoint.interval=1000", "log_interval=1", "--threads", "2", *overrides]
+        for start in ("cold", "warm"):
+            run = Path(folder) / start
+            began_s = time.time()
+            found = last_json([*command, f"run.dir={run}"])
+        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        first_step_s = (run / "config.toml").stat().st_mtime - began_s + first["seconds"]
+    return {"step_s": found["step_s"], "data_wait_fraction": found["data_wait_fraction"], "first_step_warm_s": first_step_s}
 
 
 def torch(python: str, mode: str, steps: int) -> dict:
@@ -42,14 +63,21 @@ def main(quick: bool, python: str | None) -> None:
     if quick:
         small = ["d_model=32", "n_layers=1", "n_heads=2", "context=32", "batch_size=2", "stories_mb=0.05"]
         rows.append(round=0, side="pikojax", **ours(2, small))
+        rows.append(round=0, side="pikojax without unrolling", **ours(2, small, "unrolling"))
+        rows.append(round=0, side="pikojax train", **loop([*small, "train.steps=2"]))
         return
     if python is None:
         raise SystemExit("give --peer-python PYTHON, an interpreter that has torch")
     for number in range(ROUNDS):
-        for turn, side in enumerate(("torch eager", "pikojax", "torch compile", "pikojax")):
+        for turn, side in enumerate(SIDES):
             if rows.has(round=number, turn=turn):
                 continue
-            found = ours(STEPS, []) if side == "pikojax" else torch(python, side.split()[1], STEPS)
+            if side.startswith("torch"):
+                found = torch(python, side.split()[1], STEPS)
+            elif side == "pikojax train":
+                found = loop([])
+            else:
+                found = ours(STEPS, [], side.partition(" without ")[2])
             rows.append(round=number, turn=turn, side=side, tokens_per_s=TOKENS / found["step_s"], **found)
 
 

@@ -46,7 +46,7 @@ def bench_train(config, n_steps: int) -> dict:
     state = init_state(config, mesh)
     n_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     step = make_step(config, mesh)
-    sharding = batch_sharding(mesh) if mesh is not None else None
+    sharding = batch_sharding(mesh, batch_axis=1)
     seconds = []
     with batches.prefetch(dataset.train, config, 0, lambda batch: jax.device_put(batch, sharding)) as stream:
         for _ in range(n_steps + 2):

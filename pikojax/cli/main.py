@@ -26,11 +26,15 @@ VERBS = ("quickstart", "train", "generate", "bench", "doctor")
 WITH_MUCH_MEMORY = ("quickstart", "train", "bench")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    is_process = argv is None
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if is_process and argv and argv[0] in WITH_MUCH_MEMORY:
+def command() -> int:
+    """The `pikojax` command as a process of its own."""
+    if sys.argv[1:2] and sys.argv[1] in WITH_MUCH_MEMORY:
         startup.keep_memory()
+    return main()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(argv)
     except UserError as error:
@@ -51,6 +55,8 @@ def _run(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(f"pikojax {pikojax.__version__}")
         return 0
+    if os.name == "nt":
+        raise UserError("Windows is supported through WSL; install and run pikojax inside it")
     verb, rest = argv[0], argv[1:]
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1, 0.5)
@@ -87,7 +93,8 @@ Every verb also takes
   --device D  cpu, gpu or tpu
   --version   (in place of a verb) the version
 
-PIKOJAX_CACHE moves the caches, PIKOJAX_COMPILE_CACHE=0 keeps no compiled programs."""
+PIKOJAX_CACHE moves the caches, PIKOJAX_COMPILE_CACHE=0 keeps no compiled programs, PIKOJAX_KEEP_MEMORY=0
+leaves the C library's allocator as it is."""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,9 +14,10 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
-from pikojax.cli import bench, progress, train
+from pikojax.cli import bench, train
 from pikojax.config import Config, load_config, require
 
 HELP = "start here: train a small model on made-up stories in under 3 minutes, and see it write"
@@ -39,11 +40,13 @@ def run(args: argparse.Namespace) -> dict:
     folder = Path(args.dir) if args.dir else free_folder(Path(FOLDER))
     require(not folder.exists(), f"{folder} exists; give another --dir")
     config = load_config("quickstart", [*args.items])
+    require(config.run.dir is None, f"run.dir = {config.run.dir!r}; the quickstart's folder is given with --dir")
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, dir=str(folder)))
     print(f"1  Make {config.data.stories_mb:g} MB of stories, and time a few training steps.", flush=True)
     speed = bench.bench_train(config, 3)
     budget_s = args.minutes * 60 - (time.monotonic() - begun_s) - END_S
-    config = fit_to_time(config, speed["step_s"], budget_s)
+    said = {item.partition("=")[0].rpartition(".")[2] for item in args.items}
+    config = fit_to_time(config, speed["step_s"], budget_s, said)
     print(
         f"2  Train {speed['parameters'] / 1e6:.1f} M parameters for {config.train.steps:,} steps of {speed['step_s'] * 1e3:.0f} ms."
         f" It knows nothing yet; watch the samples.",
@@ -54,15 +57,16 @@ def run(args: argparse.Namespace) -> dict:
     return {**result, "total_s": time.monotonic() - begun_s}
 
 
-def fit_to_time(config: Config, step_s: float, budget_s: float) -> Config:
-    """The same config with the steps that the time allows, if they are fewer, with four evaluations and eight samples on the way."""
+def fit_to_time(config: Config, step_s: float, budget_s: float, said: Collection[str] = ()) -> Config:
+    """The same config with the steps that the time allows, if they are fewer, with four evaluations and eight samples on the way.
+    What was `said` on the command line stays."""
     steps = min(config.train.steps, max(40, int(budget_s / (step_s * BESIDES_STEPS))))
     quarter = max(1, steps // 4)
     limits = dict(steps=steps, eval_interval=quarter, sample_interval=max(1, steps // 8), max_seconds=max(20.0, budget_s * SLACK))
     return dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, **limits),
-        checkpoint=dataclasses.replace(config.checkpoint, interval=quarter),
+        train=dataclasses.replace(config.train, **{key: value for key, value in limits.items() if key == "steps" or key not in said}),
+        checkpoint=config.checkpoint if "interval" in said else dataclasses.replace(config.checkpoint, interval=quarter),
     )
 
 

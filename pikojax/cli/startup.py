@@ -26,6 +26,7 @@ from pathlib import Path
 from pikojax.config import UserError, cache_dir, require
 
 CACHE_LIMIT_BYTES = 2 << 30
+_RESTARTED = "PIKOJAX_RESTARTED_WITH"  # between the two starts of keep_memory: what GLIBC_TUNABLES was
 
 
 def prepare(threads: int | None = None, device: str | None = None) -> None:
@@ -42,19 +43,27 @@ def prepare(threads: int | None = None, device: str | None = None) -> None:
 
 
 def keep_memory() -> None:
-    """Start this process anew with a C library that keeps freed memory, in pages of 2 MB; does nothing the second time.
+    """Start this process anew with a C library that keeps freed memory, in pages of 2 MB; the second time, do nothing.
 
     XLA's CPU back end takes the working memory of every step from the system and gives it back: for a 10M model 600 MB that Linux
-    clears again, in 150,000 page faults, a sixth of the step. One heap (`arena_max`), because the pieces of a thread's own heap are
-    too small for it. The C library reads these settings before Python runs. GLIBC_TUNABLES=glibc.malloc.hugetlb=0 keeps its own.
+    clears again, in 150,000 page faults a step. One heap (`arena_max`), because the pieces of a thread's own heap are too small
+    for it. The C library reads these settings before Python runs; children do not inherit them.
     """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc" in tunables or platform.libc_ver()[0] != "glibc":
+    if (before := os.environ.pop(_RESTARTED, None)) is not None:
+        os.environ.pop("GLIBC_TUNABLES", None)
+        if before:
+            os.environ["GLIBC_TUNABLES"] = before
         return
-    ours = ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={1 << 40}")
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, *(f"glibc.malloc.{setting}" for setting in ours)]))
+    before = os.environ.get("GLIBC_TUNABLES", "")
+    wanted = os.environ.get("PIKOJAX_KEEP_MEMORY", "1").strip().lower() not in ("0", "off", "false", "no")
+    alone = "jax" not in sys.modules and "IPython" not in sys.modules  # not inside a program of somebody else's
+    if not wanted or not alone or "glibc.malloc" in before or platform.libc_ver()[0] != "glibc":
+        return
+    settings = ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={1 << 40}")
+    tunables = ":".join(filter(None, [before, *(f"glibc.malloc.{setting}" for setting in settings)]))
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    with contextlib.suppress(OSError):  # then without
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _RESTARTED: before, "GLIBC_TUNABLES": tunables})
 
 
 def check_device(device: str) -> None:

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 from pikojax.cli import progress
-from pikojax.config import Config, UserError, find_config, load_config, to_toml
+from pikojax.config import Config, RunConfig, UserError, find_config, load_config, to_toml, user_path
 
 HELP = "train a model from a config file: pikojax train configs/lightllm.toml train.steps=500"
 
@@ -82,7 +82,9 @@ def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
 
 def run_folder(path: Path) -> Path:
     """The run that a RUN or RUN/checkpoints/STEP belongs to."""
-    return path.parent.parent if path.parent.name == "checkpoints" else path
+    from pikojax.formats import checkpoints
+
+    return checkpoints.locate(path)[0]
 
 
 def _in_folder(config: Config, folder: Path) -> Config:
@@ -96,22 +98,29 @@ def execute(config: Config, *, resume: Path | None = None, force: bool = False, 
     from pikojax.train import loop
 
     if resume is None:
-        refuse_taken(Path(config.run.dir).expanduser(), force)  # before the data, which may take a while
+        refuse_taken(user_path(config.run.dir, "run.dir"), force)  # before the data, which may take a while
     dataset = open_dataset(config)
     config = resolve_vocab(config, dataset)
+    sample = sampler(config, dataset.tokenizer)
     if print_config:
         print(to_toml(config), flush=True)
     with progress.show() as report:
-        return loop.train(config, dataset, resume=resume, sample=sampler(config, dataset.tokenizer), report=report, force=force)
+        return loop.train(config, dataset, resume=resume, sample=sample, report=report, force=force)
 
 
 def sampler(config: Config, tokenizer):
     """What writes a sample during training: always from the same seed, so that the samples differ by the training alone."""
-    if tokenizer is None or config.run.sample_tokens == 0:
+    if tokenizer is None or config.run.sample_tokens == 0 or config.train.offload_params:  # decoding wants all weights on the device
         return None
-    from pikojax.infer.generate import generate
+    from pikojax.infer.generate import generate, prompt_ids
     from pikojax.models import catalog
 
+    try:
+        prompt_ids(tokenizer, config.run.sample_prompt, config.model.context)
+    except UserError as error:  # now, and not at the first sample
+        if config.run.sample_prompt != RunConfig.sample_prompt:
+            raise UserError(f"run.sample_prompt: {error}") from None
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, sample_prompt=""))
     prompt, model = config.run.sample_prompt, catalog[config.model.name]
     n_tokens = config.run.sample_tokens
 

@@ -7,7 +7,7 @@ its characters (nanoGPT's split of a text). Tokenizer: `char` takes every charac
 first `data.tokenizer_sample_mb` of the training part. Several documents are each followed by "<|endoftext|>", one special
 token more; a single one has none. A special token that happens to stand in a text is plain text.
 
-Nothing is held in memory but a few megabytes at a time. A cache entry is a folder named by a hash of all that it depends on,
+Nothing is held in memory but a few megabytes at a time, and of a folder of text files one file. A cache entry is a folder named by a hash of all that it depends on,
 made beside its place and renamed into it; one that is damaged is made again; the oldest beyond 10 GB go.
 
 Ready-made tokens (`shards`, `bin`) are mapped where they lie; the vocabulary is `tokenizer.path`'s or `model.vocab_size`.
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pikojax import text
-from pikojax.config import Config, UserError, require
+from pikojax.config import Config, require
 from pikojax.data import cache, sources
 from pikojax.data.batches import check_length
 from pikojax.data.corpus import Part, chunks, gather, split_parts

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pikojax.config import DataConfig, UserError, require
+from pikojax.config import DataConfig, UserError, require, user_path
 
 SUFFIXES = {"jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet",), "bin": (".bin",), "shards": (".npy",)}  # else text
 FOLDER_FILES = {"shards": "shard_*.npy", "bin": "*.bin", "parquet": "*.parquet", "jsonl": "*.jsonl", "text": "*.txt"}
@@ -37,7 +37,7 @@ def find(data: DataConfig) -> Source:
     require(data.source != "stories", f"data.source = 'stories' makes its own text, got data.path = {data.path!r}; remove one of the two")
     if data.source == "hf":
         return Source("hf", ())
-    path = Path(data.path).expanduser()
+    path = user_path(data.path, "data.path")
     if not path.exists():
         hint = "; for a Hugging Face dataset add data.source=hf" if data.path.count("/") == 1 and not path.suffix else ""
         raise UserError(f"no file or folder {data.path!r}; give data.path one that exists{hint}")
@@ -94,6 +94,7 @@ def _example(source: str) -> str:
 
 
 def _text(file: Path, data: DataConfig) -> Iterator[str]:
+    """A file is a document. (`prepare` reads a single one in pieces; of a folder's files each is held in memory while it is read.)"""
     try:
         yield file.read_bytes().decode("utf-8")
     except OSError as error:

@@ -22,6 +22,7 @@ from pathlib import Path
 from pikojax.config import UserError
 
 FOLDER = "checkpoints"
+CONFIG = "config.toml"  # of the run
 _META = "_CHECKPOINT_METADATA"  # Orbax puts it into every finished checkpoint
 _ERRNO = re.compile(r"os_error_code='(\d+)'")  # in the text of tensorstore's errors
 _STORED = re.compile(r"Requested shape: \(.*?\) is not compatible with the stored shape: \(.*?\)")
@@ -44,10 +45,12 @@ def folder(run: Path, step: int) -> Path:
 def locate(path: Path) -> tuple[Path, int | None]:
     """(run folder, step) of RUN or RUN/checkpoints/STEP; the step is None when only the run is named."""
     path = Path(path)
+    if (path / CONFIG).is_file():  # a run may itself be called "checkpoints"
+        return path, None
     resolved = path.resolve()
     if resolved.parent.name == FOLDER and resolved.name.isdigit():
         return path.parent.parent if len(path.parts) > 2 else resolved.parent.parent, int(resolved.name)
-    if resolved.name == FOLDER:
+    if resolved.name == FOLDER and (resolved.parent / CONFIG).is_file():
         return path.parent if len(path.parts) > 1 else resolved.parent, None
     return path, None
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pikojax.config import Config, UserError, config_from_dict, to_toml
+from pikojax.config import Config, UserError, config_from_dict, to_toml, user_path
 from pikojax.formats import checkpoints
 
-CONFIG, TOKENIZER, METRICS, SAMPLES, CURVES, EVENTS = (
-    "config.toml",
+CONFIG = checkpoints.CONFIG
+TOKENIZER, METRICS, SAMPLES, CURVES, EVENTS = (
     "tokenizer.json",
     "metrics.jsonl",
     "samples.txt",
@@ -41,7 +41,7 @@ def create_run(config: Config, tokenizer=None, force: bool = False) -> Path:
     """Makes the folder `config.run.dir` with its config and tokenizer. `force` replaces a run that is there already."""
     if config.run.dir is None:
         raise UserError("run.dir is not set; give it a folder, as in run.dir=runs/first")
-    path = Path(config.run.dir).expanduser()
+    path = user_path(config.run.dir, "run.dir")
     refuse_taken(path, force)
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -49,11 +49,11 @@ def create_run(config: Config, tokenizer=None, force: bool = False) -> Path:
             refuse_taken(path, force)  # again: another trainer may have come first
             for name in _OWN:
                 _remove(path / name)
-            write_config(path, config)
             if tokenizer is not None:
                 beside = path / f".{os.getpid()}.{TOKENIZER}"
                 tokenizer.save(beside)
                 os.replace(beside, path / TOKENIZER)
+            write_config(path, config)  # last: it makes the folder a run
     return path
 
 
@@ -123,7 +123,7 @@ def load_run(path, step: int | str | None = None, mesh=None) -> Loaded:
     from pikojax.models import catalog
     from pikojax.models.sharding import params_sharding
 
-    run, named = checkpoints.locate(Path(path).expanduser())
+    run, named = checkpoints.locate(user_path(path, "the run"))
     if not run.is_dir():
         raise UserError(f"no run folder {str(path)!r}; give the folder that a training run made")
     config = read_config(run)

@@ -64,20 +64,21 @@ def stream(
     """
     require(max_tokens >= 1, f"max_tokens = {max_tokens}; give 1 or more")
     require(0 <= seed < 2**32, f"seed = {seed}; give a whole number from 0 to 4294967295")
-    settings = make_settings(1, cfg.vocab_size, temperature, top_k, top_p)
-    ids = prompt_ids(tokenizer, prompt)
-    over = len(ids) - cfg.context
-    require(over <= 0, f"prompt has {len(ids)} tokens, the context holds {cfg.context}; leave out {over} of them")
+    settings = make_settings(1, cfg.vocab_size, temperature, top_k, top_p, tokenizer.vocab_size)
+    ids = prompt_ids(tokenizer, prompt, cfg.context)
     return _stream(model, cfg, params, tokenizer, ids, max_tokens, settings, seed)
 
 
-def prompt_ids(tokenizer, prompt: str) -> list[int]:
+def prompt_ids(tokenizer, prompt: str, context: int) -> list[int]:
+    """The tokens to begin with; a prompt that cannot be read or is too long is refused."""
     ids = [int(i) for i in tokenizer.encode(prompt)]
     if not ids:
         start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.token_to_id("\n")
         if start is None:
             raise UserError("the prompt is empty and the tokenizer has no token to start a text with; give a prompt")
         ids = [start]
+    over = len(ids) - context
+    require(over <= 0, f"prompt has {len(ids)} tokens, the context holds {context}; leave out {over} of them")
     return ids
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from pikojax.config import require
 
+MIN_TOP_P = 1e-7  # float32 knows no part much smaller, and 0 would keep nothing
 MIN_TEMPERATURE = 1e-6  # below it the division would overflow; the draw is greedy long before
 
 
@@ -28,26 +29,33 @@ class Settings(NamedTuple):
     temperature_B: jax.Array  # float32; 0: the likeliest token
     top_k_B: jax.Array  # int32
     top_p_B: jax.Array  # float32
+    n_tokens_B: jax.Array  # int32; ids from here up are a table's padding, and are never drawn
 
 
-def make_settings(batch: int, vocab_size: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Settings:
-    """The same checked settings for every row."""
+def make_settings(
+    batch: int, vocab_size: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    n_tokens: int | None = None,
+) -> Settings:  # fmt: skip
+    """The same checked settings for every row. `n_tokens`: what the tokenizer knows, where the model's table is larger."""
     require(0 <= temperature < float("inf"), f"temperature = {temperature}; give 0 (the likeliest token) or a number above")
     require(top_k is None or top_k >= 1, f"top_k = {top_k}; give 1 or more, or leave it out for no limit")
     require(top_p is None or 0 < top_p <= 1, f"top_p = {top_p}; give a part above 0 and up to 1, or leave it out")
     top_k = vocab_size if top_k is None else min(top_k, vocab_size)
-    top_p = 1.0 if top_p is None else top_p
+    top_p = 1.0 if top_p is None else max(top_p, MIN_TOP_P)
+    n_tokens = vocab_size if n_tokens is None else min(n_tokens, vocab_size)
     return Settings(
         jnp.asarray(np.full(batch, temperature, np.float32)),
         jnp.asarray(np.full(batch, top_k, np.int32)),
         jnp.asarray(np.full(batch, top_p, np.float32)),
+        jnp.asarray(np.full(batch, n_tokens, np.int32)),
     )
 
 
 def sample(logits_BV: jax.Array, key_B: jax.Array, settings: Settings) -> jax.Array:
     """One token id a row, int32."""
     vocab_size = logits_BV.shape[1]
-    logits_BV = logits_BV.astype(jnp.float32)
+    known_BV = jnp.arange(vocab_size, dtype=jnp.int32)[None, :] < settings.n_tokens_B[:, None]
+    logits_BV = jnp.where(known_BV, logits_BV.astype(jnp.float32), -jnp.inf)
     greedy_B = jnp.argmax(logits_BV, axis=1).astype(jnp.int32)
 
     def draw() -> jax.Array:

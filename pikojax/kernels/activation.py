@@ -16,7 +16,8 @@ def gelu(x, approximate: bool = False):
 
 @jax.custom_vjp
 def _exact_gelu(x):
-    return x * _normal_cdf(x)
+    wide = x.astype(jnp.float32)  # 1 + erf(x) cancels where x is well below 0: bfloat16 would leave nothing
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
 
 
 def _normal_cdf(x):
@@ -24,8 +25,9 @@ def _normal_cdf(x):
 
 
 def _backward(x, dy):
+    dtype, x = x.dtype, x.astype(jnp.float32)
     density = jnp.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
-    return (dy * (_normal_cdf(x) + x * density),)
+    return ((dy.astype(jnp.float32) * (_normal_cdf(x) + x * density)).astype(dtype),)
 
 
 _exact_gelu.defvjp(lambda x: (_exact_gelu(x), x), _backward)

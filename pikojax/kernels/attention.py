@@ -12,6 +12,7 @@ quantized caches.
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 MASKED = -1e30  # finite: a row with nothing to attend to gives a mean, not NaN
 BYTES_IN_CACHE, MOST_PIECES = 1_500_000, 16
@@ -53,8 +54,10 @@ def _forward_piece(q_BTHC, k_BSGC, v_BSGC, mask_BTS):
     k_NSC, v_NSC = _fold(k_BSGC), _fold(v_BSGC)
     mask_NMS = jnp.broadcast_to(mask_BTS[:, None, None], (rows, G if rows > 1 else 1, R, T, S)).reshape(-1, R * T, S)
     scores_NMS = jnp.einsum("NMC,NSC->NMS", q_NMC, k_NSC, preferred_element_type=jnp.float32)
-    p_NMS = jax.nn.softmax(jnp.where(mask_NMS, scores_NMS, MASKED), axis=-1).astype(v_NSC.dtype)
-    o_NMC = jnp.einsum("NMS,NSC->NMC", p_NMS, v_NSC, preferred_element_type=jnp.float32).astype(q_NMC.dtype)
+    # Named: a checkpoint policy that keeps no casts keeps these in their own dtype, and not the float32 before it.
+    p_NMS = checkpoint_name(jax.nn.softmax(jnp.where(mask_NMS, scores_NMS, MASKED), axis=-1).astype(v_NSC.dtype), "weights")
+    o_NMC = jnp.einsum("NMS,NSC->NMC", p_NMS, v_NSC, preferred_element_type=jnp.float32)
+    o_NMC = checkpoint_name(o_NMC.astype(q_NMC.dtype), "attended")
     return _unfold_queries(o_NMC, G, H), (q_NMC, k_NSC, v_NSC, p_NMS, o_NMC)
 
 
@@ -69,7 +72,7 @@ def _backward_piece(saved, do_BTHC):
     B, T, H, C = do_BTHC.shape
     G = k_NSC.shape[0] // B
     do_NMC = _fold_queries(do_BTHC, G)
-    along_do_NM1 = jnp.sum((do_NMC * o_NMC).astype(jnp.float32), axis=-1, keepdims=True)
+    along_do_NM1 = jnp.sum(do_NMC.astype(jnp.float32) * o_NMC.astype(jnp.float32), axis=-1, keepdims=True)
     dp_NMS = jnp.einsum("NMC,NSC->NMS", do_NMC, v_NSC, preferred_element_type=jnp.float32)
     ds_NMS = (p_NMS.astype(jnp.float32) * (dp_NMS - along_do_NM1)).astype(q_NMC.dtype)
     dq_NMC = jnp.einsum("NMS,NSC->NMC", ds_NMS, k_NSC, preferred_element_type=jnp.float32) * C**-0.5

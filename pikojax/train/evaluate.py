@@ -1,8 +1,9 @@
-"""Validation: the loss over the whole split, every target once.
+"""Validation: the loss over the whole split, every counted target once.
 
     nats a token = Σ −ln p(target) / targets          bits a byte = Σ −ln p(target) / (ln 2 · bytes of the text)
 
-Bits a byte compares models whose tokenizers differ; it is None where the bytes are not known (token shards). A target is seen
+Bits a byte compares models whose tokenizers differ; it is None where the bytes are not known (token shards), and with document
+masks, which leave out the first target of every document. A target is seen
 with the history that its window holds, as in training, so a longer context lowers the figure.
 
 Leaves out: sliding windows (each target with a full history), losses by position or by document.
@@ -21,7 +22,8 @@ from pikojax.models.sharding import batch_sharding
 from pikojax.train.loss import next_token_loss
 from pikojax.train.step import compute_params
 
-TOKENS_AT_ONCE = 8192  # small training batches are joined: without a backward pass they fit, and each costs a start
+TOKENS_AT_ONCE = 8192  # small training batches are joined, as each costs a start,
+LOGITS_AT_ONCE = 1 << 26  # as long as their logits stay within 256 MB
 BATCHES_AHEAD = 4
 
 
@@ -36,7 +38,8 @@ def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> 
 
     where = batch_sharding(mesh, batch_axis=1)
     one_batch = config.train.batch_size * config.model.context
-    rows = config.train.batch_size * max(1, TOKENS_AT_ONCE // one_batch)
+    joined = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // (config.model.vocab_size or 1)) // one_batch
+    rows = config.train.batch_size * max(1, joined)
 
     def evaluate(params, stream: TokenStream) -> dict:
         batches = eval_batches(
@@ -51,7 +54,8 @@ def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> 
             if len(ahead) > BATCHES_AHEAD:  # the device stays busy, and no more than these lie in its memory
                 found.append(jax.device_get(ahead.pop(0)))
         nats, count = map(float, np.asarray(found + jax.device_get(ahead), np.float64).sum(axis=0))
-        in_bytes = nats / math.log(2) / stream.n_bytes if stream.n_bytes else None
+        known = stream.n_bytes and not config.data.document_mask  # with masks the first token of a document costs nothing
+        in_bytes = nats / math.log(2) / stream.n_bytes if known else None
         return {"val_loss": nats / count, "val_bits_per_byte": in_bytes, "val_tokens": int(count)}
 
     return evaluate

@@ -44,14 +44,14 @@ def make_optimizer(config: Config, axes) -> optax.GradientTransformation:
 
 def schedule(config: Config, peak: float | None = None) -> optax.Schedule:
     """Step (from 0) → learning rate: a linear warm-up, then flat, a cosine, or flat with a linear fall at the end."""
-    optim, steps = config.optim, config.train.steps
-    peak, warmup = optim.lr if peak is None else peak, optim.warmup_steps
+    optim, steps = config.optim, float(config.train.steps)
+    peak, warmup = optim.lr if peak is None else peak, float(config.optim.warmup_steps)
     fall = max(1, round(optim.decay_fraction * steps))
 
     def rate(step):
         step = jnp.asarray(step).astype(jnp.float32)
         if optim.schedule == "cosine":
-            part = jnp.clip((step - warmup) / max(1, steps - warmup), 0.0, 1.0)
+            part = jnp.clip((step - warmup) / max(1.0, steps - warmup), 0.0, 1.0)
             shape = 0.5 * (1.0 + jnp.cos(jnp.pi * part))
         elif optim.schedule == "trapezoid":
             shape = jnp.clip((steps - step) / fall, 0.0, 1.0)

@@ -32,7 +32,7 @@ def draw(run: Path) -> Path | None:
     panels[1, 1].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for panel in panels.flat:
         _style(panel, steps[-1]["step"])
-    figure.suptitle(_title(run, steps, evals), x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(_title(run, steps, evals), x=0.01, ha="left", fontsize=13, fontweight="bold", parse_math=False)
     beside = run / f".{runs.CURVES}"
     figure.savefig(beside, dpi=130, format="png")
     return beside.replace(run / runs.CURVES)
