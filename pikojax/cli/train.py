@@ -109,8 +109,11 @@ def execute(config: Config, *, resume: Path | None = None, force: bool = False, 
 
 
 def sampler(config: Config, tokenizer):
-    """What writes a sample during training: always from the same seed, so that the samples differ by the training alone."""
-    if tokenizer is None or config.run.sample_tokens == 0 or config.train.offload_params:  # decoding wants all weights on the device
+    """What writes a sample during training: always from the same seed, so that the samples differ by the training alone.
+
+    None where nobody could read it, and with `train.offload_params`: decoding wants all weights on the device.
+    """
+    if tokenizer is None or config.run.sample_tokens == 0 or config.train.offload_params:
         return None
     from pikojax.infer.generate import generate, prompt_ids
     from pikojax.models import catalog
