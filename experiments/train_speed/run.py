@@ -48,9 +48,11 @@ def loop(overrides: list[str]) -> dict:
             run = Path(folder) / start
             began_s = time.time()
             found = last_json([*command, f"run.dir={run}"])
-        first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-        first_step_s = (run / "config.toml").stat().st_mtime - began_s + first["seconds"]
-    return {"step_s": found["step_s"], "data_wait_fraction": found["data_wait_fraction"], "first_step_warm_s": first_step_s}
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        seconds = [line["seconds"] for line in lines if line.get("loss") is not None]
+        first_step_s = (run / "config.toml").stat().st_mtime - began_s + seconds[0]
+        step_s = statistics.median(after - before for before, after in zip(seconds[1:], seconds[2:], strict=False))
+    return {"step_s": step_s, "data_wait_fraction": found["data_wait_fraction"], "first_step_warm_s": first_step_s}
 
 
 def torch(python: str, mode: str, steps: int) -> dict:
@@ -64,7 +66,7 @@ def main(quick: bool, python: str | None) -> None:
         small = ["d_model=32", "n_layers=1", "n_heads=2", "context=32", "batch_size=2", "stories_mb=0.05"]
         rows.append(round=0, side="pikojax", **ours(2, small))
         rows.append(round=0, side="pikojax without unrolling", **ours(2, small, "unrolling"))
-        rows.append(round=0, side="pikojax train", **loop([*small, "train.steps=2"]))
+        rows.append(round=0, side="pikojax train", **loop([*small, "train.steps=5"]))
         return
     if python is None:
         raise SystemExit("give --peer-python PYTHON, an interpreter that has torch")
