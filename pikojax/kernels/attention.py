@@ -102,7 +102,7 @@ def _unfold_queries(x_NMC, G: int, H: int):
 
 def _pieces(rows: int, scores: int) -> int:
     """Into how many pieces a batch goes whose rows have so many scores. On one CPU: so many that a piece's scores stay in the
-    cache from product to softmax to product, which takes a third to a half of the time. Elsewhere the batch stays whole."""
+    cache from product to softmax to product. Elsewhere the batch stays whole."""
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return 1
     wanted = min(MOST_PIECES, 4 * rows * scores // BYTES_IN_CACHE)

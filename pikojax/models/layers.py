@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-# Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread: an eighth
-# of a step. Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
+# Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread
+# (experiments/train_speed). Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
 UNROLLED_UP_TO = 12
 
 
