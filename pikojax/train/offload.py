@@ -3,8 +3,9 @@
 Which leaves live there is a property of the arrays (their memory space), so nothing here reads a setting. What is on the host and
 stacked by layers goes through `lax.scan`: layer i to the device, the arithmetic, the result back.
 
-The results are those without, to the last bit, so whatever depends on how much is compiled together goes layer by layer in
-either memory: the norm's sums, and Muon's products of matrices. AdamW treats each number alone, and on the device all at once.
+The results are those without, to the last bit, so the norm's sums and the optimizer go layer by layer in either memory: how XLA
+contracts a product and a sum into one rounding, and in which order it adds, depends on what it compiles together. (AdamW on whole
+stacks is faster and gives the same bits with one version of XLA, and other bits with the next.)
 
 Leaves out: overlapping a layer's transfer with the arithmetic before it (the compiler may), disk.
 """
@@ -40,13 +41,8 @@ def global_norm(tree, axes):
     return jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(squares, tree, axes))))
 
 
-def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes, factor, elementwise: bool = False):
-    """(params, opt_state) after one step of `optimizer` on factor · grads, one layer of the stacks at a time.
-
-    `elementwise`: the optimizer treats each number alone; what is on the device then goes at once.
-    """
-    if elementwise and not any(on_host(leaf) for leaf in jax.tree.leaves((params, opt_state))):
-        return _update(optimizer, factor, params, opt_state, grads)
+def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes, factor):
+    """(params, opt_state) after one step of `optimizer` on factor · grads, one layer of the stacks at a time."""
     kinds = jax.tree.map(lambda names: "layers" if "layers" in names else "whole", axes, is_leaf=lambda x: isinstance(x, tuple))
     kinds = (kinds, map_params(optimizer, lambda _, kind: kind, opt_state, kinds, other=lambda _: "shared"), kinds)
     tree = (params, opt_state, grads)
