@@ -4,7 +4,8 @@
 `modern` has rotary positions, RMSNorm without weights to learn, normalized queries and keys, ReLU² and projections that start
 at zero. Every switch of `GPTConfig` stands alone, so that what each contributes can be measured by turning it off.
 
-Leaves out: dropout of attention weights (nanoGPT has it; embeddings and branches are dropped), mixtures of experts, sliding windows, weights of other people's models (their own files).
+Leaves out: dropout of attention weights (nanoGPT has it; embeddings and branches are dropped),
+mixtures of experts, sliding windows, weights of other people's models (their own files).
 """
 
 import jax
