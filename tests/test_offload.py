@@ -11,7 +11,9 @@ from tiny import batch, compiled_step, config, run, start
 
 from pikojax.models import layers
 from pikojax.models.layers import on_host
+from pikojax.native import cpu
 from pikojax.train import offload
+from pikojax.train.rounding import products_rounded
 from pikojax.train.step import abstract_state, init_state
 
 BOTH = dict(offload_optimizer=True, offload_params=True)
@@ -113,3 +115,16 @@ def test_arithmetic_by_layer_is_the_arithmetic():
         out = add(away, other)
         assert all(on_host(leaf) for leaf in jax.tree.leaves(out))
         assert_same_bits(out, jax.tree.map(lambda x: 3 * x, tree))
+
+
+def test_a_rounded_product_is_that_of_ieee_754_whatever_it_is_added_to():
+    a, b, c = (np.random.default_rng(i).standard_normal(1 << 16).astype(np.float32) for i in range(3))
+
+    def arithmetic(a, b, c):
+        return jnp.where(c > 0, a * b + 0.3 * c, a * b - c)  # `where` is a function of its own in the program
+
+    expected = np.where(c > 0, a * b + np.float32(0.3) * c, a * b - c)
+    rounded = jax.jit(lambda zero, *x: products_rounded(arithmetic, zero)(*x))(jnp.int32(0), a, b, c)
+    np.testing.assert_array_equal(rounded, expected)
+    if "fma" in cpu.features():
+        assert not np.array_equal(jax.jit(arithmetic)(a, b, c), expected)

@@ -37,7 +37,7 @@ def run(cfg: Config, params, gradients):
     @jax.jit
     def step(params, state, grads):
         factor = clip_factor(offload.global_norm(grads, AXES), cfg.optim.grad_clip)
-        return offload.update(optimizer, params, state, grads, AXES, factor)
+        return offload.update(optimizer, params, state, grads, AXES, factor, jnp.int32(0), cfg.optim.name == "adamw")
 
     for grads in gradients:
         params, state = step(params, state, grads)

@@ -2,7 +2,8 @@
 
 PYTHON is an interpreter with torch. Every turn is a fresh process that warms up and then times its steps; the order is
 eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides. Each round also has one turn of ours
-without each of its speed-ups (without.py), and one of the whole training loop beside the bare step.
+without each of its speed-ups (without.py), one of the whole training loop beside the bare step, and each side's products alone
+(products.py), which are the floor of its step, and one of PyTorch's with the C library's settings of ours.
 """
 
 import json
@@ -17,14 +18,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from trials import ROOT, Rows
 
+from pikojax.cli.startup import KEEP_MEMORY
+
 HERE = Path(__file__).parent
-ROUNDS, STEPS, TOKENS = 2, 10, 8 * 256
+ROUNDS, STEPS, TOKENS = 3, 10, 8 * 256
 SIDES = ("torch eager", "pikojax", "torch compile", "pikojax", "pikojax train")
 SIDES += ("pikojax without unrolling", "pikojax without pieces", "pikojax without memory")  # the names are without.py's
+SIDES += ("torch eager, memory kept", "products: torch", "products: pikojax")
 
 
-def last_json(command: list[str]) -> dict:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+def last_json(command: list[str], **environ: str) -> dict:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"} | environ
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -55,9 +59,14 @@ def loop(overrides: list[str]) -> dict:
     return {"step_s": step_s, "data_wait_fraction": found["data_wait_fraction"], "first_step_warm_s": first_step_s}
 
 
-def torch(python: str, mode: str, steps: int) -> dict:
-    found = last_json([python, str(ROOT / "experiments" / "peers" / "torch_train_speed.py"), mode, str(steps)])
+def torch(python: str, mode: str, steps: int, memory_kept: bool) -> dict:
+    environ = {"GLIBC_TUNABLES": KEEP_MEMORY} if memory_kept else {}
+    found = last_json([python, str(ROOT / "experiments" / "peers" / "torch_train_speed.py"), mode, str(steps)], **environ)
     return {"step_s": statistics.median(found["step_s"]), "parameters": found["parameters"]}
+
+
+def products(python: str, side: str) -> dict:
+    return last_json([python, str(HERE / "products.py"), {"pikojax": "jax"}.get(side, side)])
 
 
 def main(quick: bool, python: str | None) -> None:
@@ -74,8 +83,12 @@ def main(quick: bool, python: str | None) -> None:
         for turn, side in enumerate(SIDES):
             if rows.has(round=number, turn=turn):
                 continue
+            if side.startswith("products"):
+                name = side.split()[1]
+                rows.append(round=number, turn=turn, side=side, **products(python if name == "torch" else sys.executable, name))
+                continue
             if side.startswith("torch"):
-                found = torch(python, side.split()[1], STEPS)
+                found = torch(python, side.split()[1].rstrip(","), STEPS, side.endswith("memory kept"))
             elif side == "pikojax train":
                 found = loop([])
             else:

@@ -26,6 +26,7 @@ from pathlib import Path
 from pikojax.config import UserError, cache_dir, require
 
 CACHE_LIMIT_BYTES = 2 << 30
+KEEP_MEMORY = ":".join(f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={1 << 40}"))
 _RESTARTED = "PIKOJAX_RESTARTED_WITH"  # between the two starts of keep_memory: what GLIBC_TUNABLES was
 
 
@@ -45,9 +46,9 @@ def prepare(threads: int | None = None, device: str | None = None) -> None:
 def keep_memory() -> None:
     """Start this process anew with a C library that keeps freed memory, in pages of 2 MB; the second time, do nothing.
 
-    XLA's CPU back end takes the working memory of every step from the system and gives it back: for a 10M model 600 MB that Linux
-    clears again, in 150,000 page faults a step. One heap (`arena_max`), because the pieces of a thread's own heap are too small
-    for it. The C library reads these settings before Python runs; children do not inherit them.
+    XLA's CPU back end takes the working memory of every step from the system and gives it back: for a 10M model hundreds of MB that
+    Linux clears again, page by page. One heap (`arena_max`), because the pieces of a thread's own heap are too small for it. The C
+    library reads these settings before Python runs; children do not inherit them.
     """
     if (before := os.environ.pop(_RESTARTED, None)) is not None:
         os.environ.pop("GLIBC_TUNABLES", None)
@@ -59,8 +60,7 @@ def keep_memory() -> None:
     alone = "jax" not in sys.modules and "IPython" not in sys.modules  # not inside a program of somebody else's
     if not wanted or not alone or "glibc.malloc" in before or platform.libc_ver()[0] != "glibc":
         return
-    settings = ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={1 << 40}")
-    tunables = ":".join(filter(None, [before, *(f"glibc.malloc.{setting}" for setting in settings)]))
+    tunables = ":".join(filter(None, [before, KEEP_MEMORY]))
     sys.stdout.flush()
     with contextlib.suppress(OSError):  # then without
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _RESTARTED: before, "GLIBC_TUNABLES": tunables})

@@ -3,20 +3,22 @@
 Which leaves live there is a property of the arrays (their memory space), so nothing here reads a setting. What is on the host and
 stacked by layers goes through `lax.scan`: layer i to the device, the arithmetic, the result back.
 
-The results are those without, to the last bit, so the norm's sums and the optimizer go layer by layer in either memory: how XLA
-contracts a product and a sum into one rounding, and in which order it adds, depends on what it compiles together. (AdamW on whole
-stacks is faster and gives the same bits with one version of XLA, and other bits with the next.)
+The results are those without, to the last bit. What adds up many numbers goes layer by layer in either memory, as the order of
+addition depends on how many there are: the norm, and Muon's products of matrices. AdamW treats each number alone and takes whole
+stacks on the device, two to three times as fast; `rounding.py` makes its bits the same.
 
 Leaves out: overlapping a layer's transfer with the arithmetic before it (the compiler may), disk.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from pikojax.models.layers import on_host, to_device
+from pikojax.train.rounding import products_rounded
 
 
 def elementwise(f: Callable, *trees):
@@ -41,8 +43,16 @@ def global_norm(tree, axes):
     return jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(squares, tree, axes))))
 
 
-def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes, factor):
-    """(params, opt_state) after one step of `optimizer` on factor · grads, one layer of the stacks at a time."""
+def update(optimizer: optax.GradientTransformation, params, opt_state, grads, axes, factor, step, elementwise: bool = False):
+    """(params, opt_state) after one step of `optimizer` on factor · grads, one layer of the stacks at a time.
+
+    `elementwise`: the optimizer treats each number alone; what is on the device then goes at once. `step` counts from 0.
+    """
+    one_update = partial(_update, optimizer, factor)
+    if elementwise:
+        one_update = products_rounded(one_update, jax.lax.shift_right_arithmetic(step, jnp.int32(31)))
+        if not any(on_host(leaf) for leaf in jax.tree.leaves((params, opt_state))):
+            return one_update(params, opt_state, grads)
     kinds = jax.tree.map(lambda names: "layers" if "layers" in names else "whole", axes, is_leaf=lambda x: isinstance(x, tuple))
     kinds = (kinds, map_params(optimizer, lambda _, kind: kind, opt_state, kinds, other=lambda _: "shared"), kinds)
     tree = (params, opt_state, grads)
@@ -51,14 +61,14 @@ def update(optimizer: optax.GradientTransformation, params, opt_state, grads, ax
     def one_layer(_, layer):
         weights = iter(layer)
         fill = {"layers": lambda _: to_device(next(weights))[None], "whole": _no_rows, "shared": lambda leaf: leaf}
-        new = _update(optimizer, factor, *jax.tree.map(lambda leaf, kind: fill[kind](leaf), tree, kinds))
+        new = one_update(*jax.tree.map(lambda leaf, kind: fill[kind](leaf), tree, kinds))
         kept = jax.tree.map(lambda x, old, kind: [_where(old, x[0])] if kind == "layers" else [], new, tree[:2], kinds[:2])
         return None, jax.tree.leaves(kept)
 
     _, layered = jax.lax.scan(one_layer, None, stacks)
     layered = iter(layered)
     rest = jax.tree.map(lambda leaf, kind: _no_rows(leaf) if kind == "layers" else to_device(leaf), tree, kinds)
-    rest = _update(optimizer, factor, *rest)
+    rest = one_update(*rest)
     return jax.tree.map(
         lambda x, old, kind: next(layered) if kind == "layers" else _where(old, x), rest, tree[:2], kinds[:2]
     )

@@ -13,6 +13,7 @@ Leaves out: tensor and expert axes (rules in `models.sharding` away), gradient c
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,12 +65,13 @@ def make_step(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Call
     """Compiled `(state, batch) → (state, {"loss", "grad_norm", "lr"})`; `batch` has a leading axis of micro-batches."""
     axes = catalog[config.model.name].axes(config.model)
     optimizer, rate, clip = make_optimizer(config, axes), schedule(config), config.optim.grad_clip
+    update = partial(offload.update, optimizer, axes=axes, elementwise=config.optim.name == "adamw")
 
     def step(state: TrainState, batch):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss, grads = loss_and_gradient(config, loss_fn, state.params, batch, key)
         norm = offload.global_norm(grads, axes)
-        params, opt_state = offload.update(optimizer, state.params, state.opt_state, grads, axes, clip_factor(norm, clip))
+        params, opt_state = update(state.params, state.opt_state, grads, factor=clip_factor(norm, clip), step=state.step)
         facts = {"loss": loss, "grad_norm": norm, "lr": rate(state.step)}
         return TrainState(state.step + 1, params, opt_state), facts
 
