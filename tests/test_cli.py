@@ -1,7 +1,6 @@
 """The command: what it prints where, its exit codes, how flags become settings, and each verb from end to end on a tiny model."""
 
 import argparse
-import io
 import json
 import math
 import os
@@ -9,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 
 import pikojax
 from pikojax.cli import main as command
-from pikojax.cli import progress, quickstart, startup, train
+from pikojax.cli import quickstart, train
 from pikojax.cli.main import VERBS, main
 from pikojax.config import UserError, load_config, to_toml
 
@@ -181,57 +179,6 @@ def test_a_reader_that_goes_away_is_no_error():
 # ---------------------------------------------------------------- startup
 
 
-def test_threads_and_device_reach_jax_before_it_starts(here):
-    code = (
-        "from pikojax.cli.startup import prepare; prepare(threads=3, device='cpu')\n"
-        "import os, jax; jax.numpy.zeros(4).block_until_ready()\n"
-        "names = [open(f'/proc/self/task/{t}/comm').read().strip() for t in os.listdir('/proc/self/task')]\n"
-        "print(names.count('tf_XLAEigen'), jax.default_backend())"
-    )
-    if not Path("/proc/self/task").exists():
-        pytest.skip("threads are counted in /proc, which this system lacks")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.stdout.split() == ["3", "cpu"], done.stderr
-
-
-def test_compiled_programs_are_kept_in_a_private_folder_of_this_machine(here, monkeypatch):
-    monkeypatch.setenv("PIKOJAX_CACHE", str(here / "cache"))
-    monkeypatch.setenv("PIKOJAX_COMPILE_CACHE", "1")
-    startup.prepare()
-    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    assert folder.parent == here / "cache" / "jax" and folder.stat().st_mode & 0o777 == 0o700
-    import jaxlib
-
-    assert jaxlib.__version__ in folder.name
-    monkeypatch.setattr("pikojax.native.cpu.features", lambda: frozenset({"other"}))
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    startup.prepare()
-    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) != folder, "another processor, another folder"
-    startup.prepare()
-
-
-def test_the_compile_cache_can_be_off_or_elsewhere_and_is_never_needed(here, monkeypatch, capsys):
-    startup.prepare()
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("PIKOJAX_COMPILE_CACHE", "1")
-    monkeypatch.setenv("PIKOJAX_CACHE", "/dev/null/x")
-    startup.prepare()
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ and "PIKOJAX_CACHE" in capsys.readouterr().err
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
-    startup.prepare()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "mine"
-
-
-def test_the_compile_cache_drops_the_longest_unused_beyond_its_limit(tmp_path):
-    for age, name in enumerate(("new/a", "new/b", "old/c", "old/d")):
-        file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(bytes(100))
-        os.utime(file, (1e9 - age, 1e9 - age))
-    startup.prune(tmp_path, 250)
-    assert sorted(file.name for file in tmp_path.rglob("?")) == ["a", "b"]
-
-
 # ---------------------------------------------------------------- flags and configs
 
 
@@ -275,63 +222,6 @@ def test_resume_takes_the_runs_own_config_wherever_the_run_lies_now(here):
     assert train.resolve(parsed("tiny.toml", "--resume")) == (load_config("tiny.toml", ["run.dir=runs/tiny"]), Path("runs/tiny"))
     config, resume = train.resolve(parsed("--resume", "train.steps=99", "--checkpoint_dir", "moved"))
     assert (config.train.steps, config.optim.lr, resume) == (99, 0.25, Path("moved"))
-
-
-# ---------------------------------------------------------------- progress
-
-EVENTS = [
-    ("start", {"parameters": 1_250_000, "device": "cpu", "run": "runs/x", "step": 0, "steps": 40}),
-    ("step", {"step": 10, "loss": 3.25, "tokens_per_s": 1234.0, "eta_s": 75.0}),
-    ("unheard-of", {"x": 1}),
-    ("eval", {"step": 20, "val_loss": 2.5, "val_bits_per_byte": 1.25}),
-    ("sample", {"step": 20, "text": "Once\x1b[31m red\u202e"}),
-    ("checkpoint", {"step": 20, "path": "p"}),
-    ("notice", {"text": "by the way"}),
-    ("stopping", {"signal": "SIGINT", "step": 21}),
-    ("done", {"steps": 40, "seconds": 61.0, "val_loss": 2.25, "run": "runs/x", "stopped": "time"}),
-]
-TOLD = ["1.25 M parameters", "validation loss 2.500", "1.250 bits per byte", "Once\\x1b[31m red\\u202e", "by the way", "SIGINT", "40 steps in 1:01"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
-def test_progress_tells_all_that_matters(stream, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", stream())
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("TERM", "xterm")
-    with progress.show() as report:
-        for event, fields in EVENTS:
-            report(event, fields)
-            if event == "step" and stream is Terminal:
-                time.sleep(0.3)  # the bar redraws five times a second
-    text = sys.stderr.getvalue()
-    for part in (*TOLD, "loss 3.250", "1,234 tokens/s", "1:15 left"):
-        assert part in text, part
-    assert "\x1b[31m red" not in text and "\u202e" not in text
-
-
-def test_without_rich_plain_lines_serve(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.show() as report:
-        for event, fields in EVENTS:
-            report(event, fields)
-    assert "\x1b" not in sys.stderr.getvalue() and "step 10/40, loss 3.250, 1,234 tokens/s, 1:15 left" in sys.stderr.getvalue()
-
-
-def test_plain_lines_come_now_and_then(monkeypatch, capsys):
-    now_s = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
-    with progress.show() as report:
-        for step in range(1, 51):
-            now_s[0] += 1.0
-            report("step", {"step": step, "loss": 1.0})
-    assert capsys.readouterr().err.count("\n") == 5
 
 
 # ---------------------------------------------------------------- the verbs
