@@ -240,7 +240,10 @@ def model_block(name: str) -> type:
 
 def load_config(path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:
     """A checked `Config` from a TOML file (None: the defaults) with `block.key=value` overrides on top."""
-    tree = _read_toml(find_config(path)) if path is not None else {}
+    tree, overrides = _read_toml(find_config(path)) if path is not None else {}, list(overrides)
+    named = {override.partition("=")[0].strip() for override in overrides}
+    if "data.path" in named and not named & {"data.source", "source"} and isinstance(data := tree.get("data"), dict):
+        tree["data"] = {key: value for key, value in data.items() if (key, value) != ("source", "stories")}
     for override in sorted(overrides, key=_sets_one_key):  # groups first: a key beats a group, wherever it stands
         _apply_override(tree, override)
     return config_from_dict(tree)

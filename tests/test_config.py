@@ -371,3 +371,10 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
 
 def test_a_check_for_exploding_losses_can_be_turned_off():
     assert load_config("lightllm", ["train.max_loss_jump=none"]).train.max_loss_jump is None
+
+
+def test_a_path_of_ones_own_takes_the_place_of_the_configs_stories():
+    assert load_config("lightllm").data.source == "stories"
+    assert load_config("lightllm", ["data.path=book.txt"]).data.source == "auto"
+    assert load_config("lightllm", ["data.path=book.txt", "data.source=jsonl"]).data.source == "jsonl"
+    assert load_config("lightllm", ["data.path=book.txt", "source=stories"]).data.source == "stories", "a contradiction stays one"

@@ -57,7 +57,7 @@ def resolve_vocab(config: Config, dataset: Dataset) -> Config:
     size = config.model.vocab_size
     require(
         size is None or size >= dataset.vocab_size,
-        f"model.vocab_size = {size} is below the tokenizer's {dataset.vocab_size}; raise it, or leave it out to take the tokenizer's",
+        f"model.vocab_size = {size} is below the tokenizer's {dataset.vocab_size}; set model.vocab_size=none to take the tokenizer's",
     )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size or dataset.vocab_size))
 
