@@ -113,7 +113,8 @@ def render(
     """The conversation as the model's template writes it. `name` chooses among several; `variables` are the template's own (enable_thinking=…)."""
     templates = Templates({"default": template}, {}) if isinstance(template, str) else template
     given = {"messages": messages, "tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt, **variables}
-    return _render(templates, _plain(given), name, max_chars, max_seconds)
+    given = _plain(given)
+    return _render(templates, given | {"messages": _reasoned(given["messages"])}, name, max_chars, max_seconds)
 
 
 def choose(templates: Templates, tools: Any, name: str | None) -> str:
@@ -133,7 +134,6 @@ def _render(templates: Templates, variables: dict, name: str | None, max_chars: 
     except ImportError:
         raise UserError("chat templates need jinja2; run: pip install 'pikojax[text]'") from None
     source = choose(templates, variables.get("tools"), name)
-    require(bool(variables["messages"]), "there are no messages; give at least one")
     try:
         n_chars = sandbox.weigh(variables)[1]
     except sandbox.TooMuch:
@@ -152,6 +152,16 @@ def _render(templates: Templates, variables: dict, name: str | None, max_chars: 
         raise UserError(f"the chat template fails{where}: {kind}{_short(error)}; the messages lack something, or it is broken") from None
 
 
+def _reasoned(messages: list) -> list:
+    """What a model thought goes by three names; templates find it by two of them."""
+    require(bool(messages) and all(isinstance(message, dict) for message in messages), "messages must be a list of dictionaries, one at least")
+    out = []
+    for message in messages:
+        thought = next((message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key) is not None), None)
+        out.append(message if thought is None else {"thinking": thought, **message, "reasoning_content": thought})
+    return out
+
+
 def _short(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:300]}…"
@@ -161,7 +171,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     """Only what JSON can say: no object of the program's own gets into a template's hands."""
     require(depth < 100, "the messages nest over 100 deep; send less")
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):
@@ -198,8 +208,8 @@ def encode_chat(
         role = message.get("role") if isinstance(message, Mapping) else None
         require(role in roles, f"a message's role is {role!r}; give one of: {', '.join(roles)}")
     given = _plain({"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt, **variables})
-    given = {key: marked.words(value) for key, value in given.items()}
-    given["messages"] = [{key: value if key == "role" else marked.words(value) for key, value in each.items()} for each in _plain(messages)]
+    given = {key: value if key in NAMED_SPECIALS else marked.words(value) for key, value in given.items()}
+    given["messages"] = [{marked.words(key): value if key == "role" else marked.words(value) for key, value in each.items()} for each in _reasoned(_plain(messages))]
     text = _render(templates, given, name, max_chars, max_seconds)
     return _encode(tok, str.__str__(text), marked.mask_of(text))
 

@@ -4,7 +4,7 @@
 
 The work of one rendering is 50 million characters plus 100 times the size of the messages; a charge beyond it, or after the deadline,
 ends the rendering. So memory and time are bounded whatever the template does, and no single operation is long: values nested over 100
-deep or worth over two million items are refused ([x, x] of [x, x] of … would be small to hold and endless to print), whole numbers
+deep or worth over half a million items are refused ([x, x] of [x, x] of … would be small to hold and endless to print), whole numbers
 keep to 63 bits, widths to what is left. What may be called is listed: methods of strings and containers, the template's own macros
 and five functions. Everything else is refused, whatever object a template may get hold of.
 
@@ -18,7 +18,7 @@ import re
 import string
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping, MappingView
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -33,10 +33,11 @@ from jinja2.utils import Namespace
 from pikojax.text import marked
 
 LIMIT_RANGE = 100_000
-LIMIT_ITEMS = 2_000_000
+LIMIT_ITEMS = 500_000
 LIMIT_DEPTH = 100
 LIMIT_INT = 1 << 63
 WORK = 50_000_000  # characters
+CONTAINERS = (dict, list, tuple, *(type(view) for view in ({}.keys(), {}.values(), {}.items())))
 
 
 class TooMuch(Exception):
@@ -84,9 +85,9 @@ def weigh(value: Any) -> tuple[int, int, int]:
         items += 1
         if isinstance(value, str):
             chars += len(value)
-        elif isinstance(value, (Mapping, list, tuple, MappingView)):
+        elif isinstance(value, CONTAINERS):
             deepest = max(deepest, depth + 1)
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 stack += [(key, depth + 1) for key in value]
                 value = value.values()
             stack += [(item, depth + 1) for item in value]
@@ -99,7 +100,7 @@ def checked(value: Any) -> Any:
     """A value that an operation has made: paid for, and within the limits that all values keep."""
     if isinstance(value, str):
         charge(len(value))
-    elif isinstance(value, (list, tuple, Mapping, MappingView)):
+    elif isinstance(value, CONTAINERS):
         items, chars, _ = weigh(value)
         charge(items)
         if chars > METER.get().left:
@@ -113,7 +114,7 @@ def size(value: Any) -> int:
     """What it costs to read `value` through."""
     if isinstance(value, (str, range)):
         return len(value)
-    if isinstance(value, (list, tuple, Mapping, MappingView)):
+    if isinstance(value, CONTAINERS):
         items, chars, _ = weigh(value)
         return items + chars
     return 1
@@ -124,10 +125,10 @@ def printed(value: Any) -> str:
     if isinstance(value, str):
         charge(len(value))
         return value
-    if isinstance(value, (list, tuple, Mapping, MappingView)):
+    if isinstance(value, CONTAINERS):
         charge(10 * size(value))  # a character may be written as \\U0001f600
         text = str(value)
-        return marked.covered(text) if marked.has_marks(value if isinstance(value, Mapping) else list(value)) else text
+        return marked.covered(text) if marked.has_marks(value if isinstance(value, dict) else list(value)) else text
     if value is None or isinstance(value, (bool, int, float, range, Undefined, Macro, LoopContext, Iterator)):
         return str(value)
     if isinstance(value, Namespace):
@@ -302,7 +303,23 @@ FILTERS = {name: _guarded(name, inner) for name, inner in {**{name: DEFAULT_FILT
 
 
 class Space(Namespace):
-    """`namespace(…)`."""
+    """`namespace(…)`; no name in it may look like one of Python's own."""
+
+    def __init__(*args, **kwargs):  # like jinja2's, so that namespace(self=…) works
+        self, args = args[0], args[1:]
+        attributes = dict(*args, **kwargs)
+        for name in attributes:
+            _named(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name, value):
+        Namespace.__setitem__(self, _named(name), value)
+
+
+def _named(name):
+    if str(name).startswith("_"):
+        raise SecurityError(f"a namespace with {name!r:.50} in it is not allowed")
+    return name
 
 
 def _range(*args):
@@ -325,6 +342,7 @@ FUNCTIONS = {"range": _range, "namespace": Space, "dict": dict, "raise_exception
 
 def call_object(target: Any, args: tuple, kwargs: dict) -> Any:
     """`target(*args, **kwargs)` if a template may call it."""
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("_loop_vars", "_block_vars")}  # jinja2's own
     if isinstance(target, Undefined):
         return target()  # jinja2's own words on what is not defined
     if any(target is function for function in FUNCTIONS.values()):

@@ -3,7 +3,8 @@
     {% for i in range(10**9) %}x{% endfor %}   →  refused: a range of more than 100,000
     {% set ns.x = ns.x ~ ns.x %} in a loop     →  refused: more work than the messages can need
 
-What bounds what. A template is at most 64 kB, so that compiling it takes at most a second or so, and nothing is computed meanwhile.
+What bounds what. A template is at most 64 kB and its names times its branches are bounded, so that compiling it takes two seconds at the very most;
+nothing is computed meanwhile.
 It becomes Python code in which every operator, concatenation, slice, literal, comparison, call, filter, loop step and piece of
 output goes through `sandbox.py`, which charges for it. The syntax tree is rewritten to that end before code is made of it (`_Meters`),
 as jinja2 itself lets only operators, calls and output be intercepted.
@@ -29,6 +30,7 @@ from pikojax.text import marked
 from pikojax.text.sandbox import FILTERS, FUNCTIONS, LIMIT_INT, METER, WORK, Meter, TooMuch, call_object, charge, checked, operate, printed, size
 
 LIMIT_TEMPLATE = 64_000  # characters; the longest published chat templates have less than half of it
+LIMIT_BRANCHES = 400_000  # names × branches: what compiling takes grows with it
 # ---------------------------------------------------------------- what stands for jinja2's syntax
 
 _CONCAT, _STEPS, _SIZED, _SLICE, _SEEN, _KEY = (f"\0{name}" for name in ("concat", "steps", "sized", "slice", "seen", "key"))  # no template can name them
@@ -122,10 +124,11 @@ class _Meters(NodeTransformer):
         return node
 
     def _refuse(self, node):
-        raise TooMuch(f"line {node.lineno}: {type(node).__name__.lower()} has no place in a chat template")
+        name = type(node).__name__.lower().replace("scopedevalcontextmodifier", "autoescape")
+        raise TooMuch(f"line {node.lineno}: {name} has no place in a chat template")
 
     visit_Extends = visit_Include = visit_Import = visit_FromImport = visit_Block = _refuse
-    visit_EvalContextModifier = visit_ScopedEvalContextModifier = _refuse
+    visit_ScopedEvalContextModifier = _refuse
 
 
 class _Generation(Extension):
@@ -160,6 +163,10 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return checked(marked.concat(parts))
 
     def _generate(self, source, *args, **kwargs):
+        names = {name.name for name in source.find_all(nodes.Name)}
+        branches = sum(1 for _ in source.find_all((nodes.If, nodes.For, nodes.Macro, nodes.With, nodes.CallBlock, nodes.FilterBlock, nodes.CondExpr)))
+        if len(names) * branches > LIMIT_BRANCHES:
+            raise TooMuch(f"it has {len(names):,} names and {branches:,} branches")
         return super()._generate(_Meters().visit(source), *args, **kwargs)
 
     def call_binop(self, context, operator, left, right):
