@@ -124,7 +124,7 @@ ODDS = """{% set x %}a{{ messages[0].content }}b{% endset %}{{ x | upper | repla
 {% for k, v in messages[0]|dictsort %}{{ loop.cycle('odd', 'even') }}{{ k }}={{ v }};{% if loop.index > 1 %}{% break %}{% endif %}{% endfor %}
 {{ messages | map(attribute='role') | join(', ') }} {{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ none }} {{ undefined_name }} {{ [1, 'a', none] }}
 {{ 7 // 2 }} {{ 2 ** 5 }} {{ 7 % 4 }} {{ 3.0 / 2 }} {{ 'ab' * 2 }} {{ [1] + [2] }} {{ -3 | abs }} {{ '12' | int + 1 }} {{ 2.567 | round(1) }}
-{%- call(item) each(messages) %}<{{ item }}>{% endcall %}{% macro each(items) %}{% for i in items %}{{ caller(i.role) }}{% endfor %}{% endmacro %}
+{% macro each(items) %}{% for i in items %}{{ caller(i.role) }}{% endfor %}{% endmacro %}{%- call(item) each(messages) %}<{{ item }}>{% endcall %}
 {{ documents | tojson }} {{ '<a & "b">' | e }} {{ 'a\nb' | indent(2) }} {{ '' or 'empty' }} {{ 'Hello world' | title }} {{ {'b': 1, 'a': 2} | tojson(sort_keys=true) }}
 {% with y = 3 %}{{ y }}{% endwith %}{% raw %}{{ raw }}{% endraw %} {{ 'abc'[1:] }} {{ 'abc'[-1] }} {{ messages[-1]['role'] }} {{ messages[9] is defined }} {{ 'a,b'.split(',') | last }}
 {%- for row in [[1, [2, 3]], [4, []]] recursive %}({{ loop.depth }}{% if row is iterable %}{{ loop(row) }}{% else %}{{ row }}{% endif %}){% endfor %}
@@ -157,7 +157,7 @@ def test_the_text_is_that_of_transformers(template, chat):
         try:
             ours = render(Templates({"default": TEMPLATES[template]}, SPECIALS), messages, **options)
         except UserError as error:
-            assert isinstance(theirs, Exception), error
+            assert isinstance(theirs, Exception) and template == "llama2", error
         else:
             assert ours == theirs
 
