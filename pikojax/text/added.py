@@ -130,7 +130,7 @@ def _inside_word(text: str, first: int, last: int) -> bool:
 def _before_spaces(text: str, first: int, done: int) -> int:
     from pikojax.text import unicode
 
-    space = unicode.members("rust_whitespace_class")
+    space = unicode.members("rust_space_class")
     while first > 0 and space[ord(text[first - 1])]:
         first -= 1
     return max(first, done)
@@ -139,7 +139,7 @@ def _before_spaces(text: str, first: int, done: int) -> int:
 def _behind_spaces(text: str, last: int) -> int:
     from pikojax.text import unicode
 
-    space = unicode.members("rust_whitespace_class")
+    space = unicode.members("rust_space_class")
     while last < len(text) and space[ord(text[last])]:
         last += 1
     return last

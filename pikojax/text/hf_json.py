@@ -128,9 +128,9 @@ def scored_vocabulary(model: Mapping) -> list[tuple[str, float]]:
     vocab = field(model, "vocab", list, what="the model")
     require(len(vocab) < ID_LIMIT, f"the vocabulary has {len(vocab)} tokens; {ID_LIMIT - 1} are possible")
     for entry in vocab:
-        good = isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
-        good = good and type(entry[1]) in (int, float) and abs(entry[1]) < 1e300
-        require(good, f"the vocabulary holds {shown(entry[0] if isinstance(entry, list) and entry else entry)}; each needs [token, finite score]")
+        good = type(entry) is list and len(entry) == 2 and type(entry[0]) is str
+        if not good or type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e300:
+            raise UserError(f"the vocabulary holds {shown(str(entry)[:60])}; each entry must be [token, finite score]")
     check_unicode("".join(token for token, _ in vocab), "the vocabulary")
     return [(token, float(score)) for token, score in vocab]
 
@@ -139,16 +139,17 @@ def merge_list(model: Mapping, vocab: Mapping[str, int]) -> list[tuple[str, str]
     """model.merges as pairs, each of known tokens with a known concatenation. Files have pairs, or "left right" as text."""
     merges, prefix = field(model, "merges", list, [], what="the model"), field(model, "continuing_subword_prefix", str, "")
     pairs = []
-    for merge in merges:
-        if isinstance(merge, str):
-            if merge.startswith("#version"):
-                continue
-            merge = merge.split(" ")
-        good = isinstance(merge, list | tuple) and len(merge) == 2 and all(isinstance(part, str) for part in merge)
-        require(good, f"merges holds {shown(merge if isinstance(merge, str) else str(merge))}; each must be two tokens")
+    for entry in merges:
+        merge = entry.split(" ") if isinstance(entry, str) else entry
+        if isinstance(entry, str) and entry.startswith("#version"):
+            continue
+        if type(merge) is not list or len(merge) != 2 or type(merge[0]) is not str or type(merge[1]) is not str:
+            raise UserError(f"merges holds {shown(str(entry)[:60])}; each must be two tokens")
         left, right = merge
-        for token in (left, right, left + right[len(prefix) :]):
-            require(token in vocab, f"the merge of {shown(left)} and {shown(right)} needs the token {shown(token)}, which the vocabulary lacks")
+        joined = left + right[len(prefix) :]
+        if left not in vocab or right not in vocab or joined not in vocab:
+            missing = next(token for token in (left, right, joined) if token not in vocab)
+            raise UserError(f"the merge of {shown(left)} and {shown(right)} needs the token {shown(missing)}, which the vocabulary lacks")
         pairs.append((left, right))
     return pairs
 

@@ -121,7 +121,7 @@ def _bert(tree: dict) -> Normalizer:
     strip = field(tree, "strip_accents", bool, lowercase)
     steps = [_bert_clean] if field(tree, "clean_text", bool, True) else []
     steps += [_bert_cjk] if field(tree, "handle_chinese_chars", bool, True) else []
-    steps += [unicode_form("NFD"), _no_marks] if strip else []
+    steps += [unicode_form("NFD"), _no_accents] if strip else []
     steps += [lambda text: text.map(unicode.lower)] if lowercase else []
 
     def run(text: Aligned) -> Aligned:
@@ -140,7 +140,8 @@ def _clean(code: int) -> str | int | None:
 
 _bert_clean = _translated(_clean)
 _bert_cjk = _translated(lambda code: f" {chr(code)} " if unicode.members("bert_cjk")[code] else code)
-_no_marks = _translated(lambda code: None if unicode.members("bert_mark")[code] else code)
+_no_accents = _translated(lambda code: None if unicode.members("bert_mark")[code] else code)
+_no_marks = _translated(lambda code: None if unicode.members("mark")[code] else code)
 
 _NMT_REMOVED = {*range(1, 9), 0xB, *range(0xE, 0x20), 0x7F, 0x8F, 0x9F}
 _NMT_SPACES = {9, 10, 12, 13, 0x1680, *range(0x200B, 0x2010), 0x2028, 0x2029, 0x2581, 0xFEFF, 0xFFFD}

@@ -113,7 +113,7 @@ def _split(tree: dict) -> PreTokenizer:
 
 def _whitespace(tree: dict) -> PreTokenizer:
     """Runs of \\w, and runs of what is neither that nor space."""
-    word, space = unicode.members("rust_word"), unicode.members("rust_whitespace_class")
+    word, space = unicode.members("rust_word"), unicode.members("rust_space_class")
     kinds = (word + 2 * ~(word | space)).astype(np.uint8)  # 0: space, 1: word, 2: the rest
 
     def run(text: Aligned) -> list[Aligned]:

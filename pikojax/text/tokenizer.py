@@ -264,7 +264,7 @@ class Tokenizer:
         return self._models[banned]
 
     def _part(self, text: str, plain: Collection[str], which: int) -> postprocess.Part:
-        ids, tokens, spans, model = [], [], [], self._model(plain)
+        ids, tokens, spans, model, cache = [], [], [], self._model(plain), {}
         for stretch, i in self._stretches(text, plain, track=True):
             if i is not None:
                 ids.append(i)
@@ -272,7 +272,10 @@ class Tokenizer:
                 spans.append((stretch.spans[0][0], stretch.spans[-1][1]))
                 continue
             for piece in self._cut_stretch(stretch):
-                for found, first, last in _places(model.encode_with_lengths(piece.text), piece):
+                places = cache.get(piece.text)
+                if places is None:
+                    places = cache[piece.text] = list(_places(model.encode_with_lengths(piece.text), piece.text))
+                for found, first, last in places:
                     shown = self._by_id[found]
                     if found == self.unk_id and self._vocab.shows_unknown:
                         shown = piece.text[first:last]
@@ -282,11 +285,11 @@ class Tokenizer:
         return postprocess.Part(ids, tokens, spans, [which] * len(ids), which)
 
 
-def _places(found: Sequence[tuple[int, int]], piece: Aligned) -> Iterator[tuple[int, int, int]]:
+def _places(found: Sequence[tuple[int, int]], piece: str) -> Iterator[tuple[int, int, int]]:
     """(id, first, last) in characters of the piece, from lengths in bytes; a part of a character's bytes is the character."""
-    of_byte = range(len(piece.text))
-    if not piece.text.isascii():
-        of_byte = [at for at, char in enumerate(piece.text) for _ in char.encode("utf-8", "surrogateescape")]
+    of_byte = range(len(piece))
+    if not piece.isascii():
+        of_byte = [at for at, char in enumerate(piece) for _ in char.encode("utf-8", "surrogateescape")]
     at = 0
     for i, length in found:
         first, last = of_byte[at], of_byte[min(at + abs(length), len(of_byte)) - 1] + 1
