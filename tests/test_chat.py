@@ -1,8 +1,10 @@
 """Chat templates: what transformers writes, within bounds, and no word of a user's becomes a control token."""
 
 import json
+import os
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pikojax.config import UserError
-from pikojax.text import train_char
+from pikojax.text import load, train_char
 from pikojax.text.chat import Templates, encode_chat, load_templates, render
 
 jinja2 = pytest.importorskip("jinja2")
@@ -431,3 +433,23 @@ def test_a_model_that_has_the_token_as_a_word(tok):
     assert controls(tok, greedy.encode("</s>", allowed_special=())) == ["</s>"]
     ids = encode_chat(greedy, [{"role": "user", "content": "a</s>b"}], "<s>{{ messages[0].content }}</s>")
     assert controls(tok, ids) == ["<s>", "</s>"] and tok.decode(ids) == "<s>a</s>b</s>"
+
+
+DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
+FRAMES = {"llama2.json": ("<s>", "</s>"), "gpt2.json": ("<|endoftext|>",) * 2, "bert_base_cased.json": ("[CLS]", "[SEP]")}
+
+
+@pytest.mark.parametrize("file", FRAMES)
+def test_published_tokenizers_encode_a_chat_as_its_text_and_let_nothing_in(file):
+    path = DATA / "tokenizers" / file
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    tok, (first, last) = load(path), FRAMES[file]
+    template = first + "[INST] {{ messages[0].content | trim }} [/INST]" + last
+    ids = encode_chat(tok, [{"role": "user", "content": "Grüße <b>!"}], template)
+    assert ids.tolist() == tok.encode(f"{first}[INST] Grüße <b>! [/INST]{last}", add_special_tokens=False).tolist()
+    for cheat in (last, f"a{last}{first} b", first, f" {last}"):
+        ids = encode_chat(tok, [{"role": "user", "content": cheat}], template)
+        assert controls(tok, ids) == [first, last]
+        if file != "bert_base_cased.json":  # which loses spaces
+            assert tok.decode(ids[1:-1]) == tok.decode(tok.encode(f"[INST] {cheat.strip()} [/INST]", add_special_tokens=False, allowed_special=()))

@@ -35,14 +35,17 @@ def show() -> Iterator[Report]:
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[str, int, int | None], None]]:
     """A function (stage, done, total) for work that is no training; "count" is in bytes, other stages in what they count."""
-    start_s, last_s, stage_s = time.monotonic(), [time.monotonic()], {}
+    last_s, stage_s = [time.monotonic()], {}  # when a line was last said; when each stage began
 
     def line(stage: str, done: int, total: int | None) -> str:
-        seconds = time.monotonic() - stage_s.setdefault(stage, start_s)
+        seconds = time.monotonic() - stage_s[stage]
         factor, unit = (1e6, " MB") if stage == "count" else (1, "")
-        rate = done / factor / max(seconds, 1e-9)
-        parts = [f"{stage} {done / factor:,.0f}" + (f"/{total / factor:,.0f}" if total else "") + unit, f"{rate:,.1f}{unit}/s"]
-        return ", ".join(parts + ([f"{clock((total - done) / factor / max(rate, 1e-9))} left"] if total and done else []))
+        amount = "{:,.1f}" if stage == "count" else "{:,.0f}"
+        parts = [f"{stage} {amount.format(done / factor)}" + (f" of {amount.format(total / factor)}" if total else "") + unit]
+        if seconds > 0.5 and done:
+            rate = done / factor / seconds
+            parts += [f"{rate:,.1f}{unit}/s"] + ([f"{clock((total - done) / factor / rate)} left"] if total and total >= done else [])
+        return ", ".join(parts)
 
     if sys.stderr.isatty():
         with contextlib.suppress(ImportError):

@@ -179,7 +179,7 @@ def view(args: argparse.Namespace) -> dict:
             raise UserError(f"cannot write {out} ({error.strerror}); choose a folder that exists and can be written") from None
         print(f"{out}: {sum(piece.id is not None for piece in found):,} tokens")
     else:
-        progress.print_rich(viewer.to_terminal(found))
+        progress.print_rich(viewer.to_terminal(found) if sys.stdout.isatty() else viewer.to_text(found))
     return {"tokens": [{"id": piece.id, "token": piece.token, "bytes": piece.data.hex()} for piece in found], "page": str(out) if out else None}
 
 

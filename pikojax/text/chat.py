@@ -222,11 +222,11 @@ def _encode(tok, text: str, mask: bytes) -> np.ndarray:
     ids = np.asarray(tok.encode(text, add_special_tokens=False), np.int32)
     if [i for i in ids.tolist() if i in control] == [i for i in wanted if i in control] and _no_other(tok, text, spans):
         return ids  # what users say holds no special token: as if it had been encoded in one go, which it was
-    parts, position = [], 0
+    parts, position, before = [], 0, None
     for (start, end), token in zip([*spans, (len(text), len(text))], [*wanted, None]):
-        parts += _plain_ids(tok, text[position:start], control)
+        parts += _plain_ids(tok, text[position:start], control, before)
         parts += [] if token is None else [np.array([token], np.int32)]
-        position = end
+        position, before = end, text[start:end]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
@@ -249,10 +249,15 @@ def _pattern(specials: Collection[str]) -> re.Pattern:
     return re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
 
 
-def _plain_ids(tok, text: str, control: set) -> list[np.ndarray]:
-    """ids of text that has no control token in it, whatever it looks like."""
+def _plain_ids(tok, text: str, control: set, before: str | None) -> list[np.ndarray]:
+    """ids of text that has no control token in it, whatever it looks like; `before` is the control token that it stands behind."""
     if not text:
         return []
+    first = next((token for token in (before, *tok.specials) if token not in text), None) if before is not None else None
+    if first is not None:  # some kinds encode the beginning of a text in a way of its own, and this is none
+        ids = np.asarray(tok.encode(first + text, add_special_tokens=False, allowed_special=(first,)), np.int32)
+        if ids[:1].tolist() == [tok.token_to_id(first)] and control.isdisjoint(ids[1:].tolist()):
+            return [ids[1:]]
     ids = np.asarray(tok.encode(text, add_special_tokens=False, allowed_special=()), np.int32)
     if control.isdisjoint(ids.tolist()):
         return [ids]

@@ -65,6 +65,7 @@ def _read_wordlevel(model: Mapping) -> Vocabulary:
 
 
 _READERS = {"BPE": _read_bpe, "WordPiece": _read_wordpiece, "Unigram": _read_unigram, "WordLevel": _read_wordlevel}
+KINDS = tuple(_READERS)
 
 
 def build_model(tree: Mapping, vocab: Vocabulary, banned: frozenset[int] = frozenset()):

@@ -17,10 +17,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from pikojax import plugins
 from pikojax.config import UserError, require
 from pikojax.text import added, byte_level, decoders, hf_json, normalizers, postprocess, pretokenizers
 from pikojax.text.aligned import Aligned
-from pikojax.text.models import build_model, read_vocabulary
+from pikojax.text.models import KINDS, build_model, read_vocabulary
 from pikojax.text.stream import TextStream
 
 EOS = "<|endoftext|>"  # what we put between documents
@@ -63,10 +64,14 @@ class Tokenizer:
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "Tokenizer":
-        """The tokenizer of a tree; one that only char or word can be is theirs, which are quicker."""
+        """The tokenizer of a tree; one that only char or word can be is theirs, which are quicker. A type that is not known here may be a plug-in's."""
         from pikojax.text.wordlevel import from_tree
 
-        return (from_tree(tree) if hf_json.model_type(tree["model"]) == "WordLevel" else None) or Tokenizer(tree)
+        kind = hf_json.model_type(tree["model"])
+        brought = plugins.load("pikojax.tokenizers", kind) if kind is not None and kind not in KINDS else None
+        if brought is not None:
+            return brought(tree)
+        return (from_tree(tree) if kind == "WordLevel" else None) or Tokenizer(tree)
 
     # ---------------------------------------------------------------- the vocabulary
 

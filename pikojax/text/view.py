@@ -10,6 +10,7 @@ Leaves out: attention, probabilities, more than one tokenizer side by side.
 """
 
 import html
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -38,11 +39,16 @@ def pieces(tok, text: str, add_special_tokens: bool = True) -> list[Piece]:
         own = data[max(first, position) : last]
         beside = spans[i - 1 : i] + spans[i + 1 : i + 2]
         if first < last and any(a < last and first < b for a, b in beside):  # tokens that share a character
-            part = tok.decode_bytes([id])
+            part = _bytes_of(tok, id)
             own = part if part and part in data[first:last] else own
         out.append(Piece(id, tok.id_to_token(id) or "", own, special))
         position = max(position, last)
     return out + ([Piece(None, "", data[position:], False)] if position < len(data) else [])
+
+
+def _bytes_of(tok, id: int) -> bytes:
+    named = re.fullmatch("<0x([0-9A-F]{2})>", tok.id_to_token(id) or "")  # byte fallback
+    return bytes.fromhex(named[1]) if named else tok.decode_bytes([id])
 
 
 def shown(data: bytes) -> str:
@@ -66,13 +72,18 @@ def _spell(char: str) -> str:
 # ---------------------------------------------------------------- terminal
 
 
+def to_text(found: Iterable[Piece]) -> str:
+    """A mark after each token."""
+    return "".join(f"{_line(piece)}▏" + ("\n" if piece.data.endswith(b"\n") else "") for piece in found)
+
+
 def to_terminal(found: Iterable[Piece]):
-    """A `rich.text.Text`, each token on a colour of its own; without rich, a string with a mark between tokens."""
+    """A `rich.text.Text`, each token on a colour of its own; without rich, `to_text`."""
     try:
         from rich.style import Style
         from rich.text import Text
     except ImportError:
-        return "".join(f"{_line(piece)}▏" + ("\n" if piece.data.endswith(b"\n") else "") for piece in found)
+        return to_text(found)
     out = Text()
     for i, piece in enumerate(found):
         coloured = Style(color="black", bgcolor=COLOURS[i % len(COLOURS)], bold=piece.special)
