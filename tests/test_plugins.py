@@ -136,10 +136,9 @@ def test_what_is_built_in_comes_first(site):
 def test_doctor_lists_them_and_loads_none(site):
     broken(site, "pikojax.models", "gone", "no_such_module:MODEL")
     code = "import sys; from pikojax.cli import doctor; found = doctor.facts(measure=False); print(found['plugins']); print(*found['to_fix']); print('pikojax_example' in sys.modules)"
-    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "JAX_PLATFORMS": "cpu"}
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "JAX_PLATFORMS": "cpu", "CXX": "/nonexistent"}  # nothing is to be compiled here
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     *_, listed, fixes, loaded = done.stdout.splitlines()
     assert "'name': 'bigram', 'value': 'pikojax_example:BIGRAM', 'package': 'pikojax-example', 'version': '0.3', 'trouble': None" in listed
     assert "plug-in gone: there is no module no_such_module; mend or uninstall broken-gone" in fixes and loaded == "False"
-    rows = doctor._rows(doctor.facts(measure=False))
-    assert ("plug-in", "pikojax.tokenizers: Bytes = pikojax_example:bytes_from_tree, of pikojax-example 0.3") in rows
+    assert "pikojax.tokenizers: Bytes = pikojax_example:bytes_from_tree, of pikojax-example 0.3" in map(doctor._plugin, plugins.listed())

@@ -94,7 +94,7 @@ def to_terminal(found: Iterable[Piece]):
 
 
 def _line(piece: Piece) -> str:
-    return shown(piece.data) if piece.data else f"[{spelled(piece.token)}]"
+    return shown(piece.data) if piece.data else spelled(piece.token)
 
 
 # ---------------------------------------------------------------- page
