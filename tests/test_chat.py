@@ -416,6 +416,105 @@ def test_roles_tools_and_variables_smuggle_nothing_in(tok):
     assert controls(names, ids) == ["<|user|>", "<s>"], "the special tokens that the caller names are control tokens"
 
 
+WAYS = (  # each writes x, that is what a user said, with an end token of the template's own behind it
+    "x",
+    "x ~ ''",
+    "'' + x",
+    "x * 1",
+    "1 * x",
+    "x[:]",
+    "x | list | join",
+    "x | upper | lower",
+    "x | replace('', '')",
+    "x | replace('q', 'z')",
+    "'q' | replace('q', x)",
+    "'q'.replace('q', x)",
+    "x | truncate(99)",
+    "x | string",
+    "x | safe",
+    "x | default('a')",
+    "nothing | default(x)",
+    "x | reverse | reverse",
+    "x | first ~ x[1:]",
+    "x[:-1] ~ x | last",
+    "x | indent",
+    "x | trim",
+    "x.strip().lstrip().rstrip()",
+    "x.split('q')[0]",
+    "x.rsplit('q', 1)[0]",
+    "x.split('|') | join('|')",
+    "x.splitlines()[0]",
+    "x.partition('|') | join",
+    "x.rpartition('|') | join",
+    "x.removeprefix('q').removesuffix('q')",
+    "x.ljust(1)",
+    "'%s' % x",
+    "'%-1s' % x",
+    "'%(a)s' % {'a': x}",
+    "'{}'.format(x)",
+    "'{a}'.format(a=x)",
+    "'%s' | format(x)",
+    "x % ()",
+    "x.format()",
+    "''.join([x])",
+    "x.join(['', ''])",
+    "''.join(x | map('string'))",
+    "[x] | first",
+    "[x, 'a'] | map('lower') | first",
+    "{'a': x}.a",
+    "{x: 1} | first",
+    "dict(a=x).a",
+    "dict(**{x: 1}) | first",
+    "namespace(a=x).a",
+    "{x: 1}.keys() | first",
+    "({x: 1} | items | first)[0]",
+    "({x: 1} | dictsort | first)[0]",
+    "([{'a': x}] | groupby('a') | first)[0]",
+    "[{'a': x}] | map(attribute='a') | first",
+    "[x] | sort | first",
+    "[x] | unique | first",
+    "[x] | max",
+    "strftime_now(x)",
+    "'a' | int(default=x)",
+    "x if x else ''",
+    "x or ''",
+    "echo(x)",
+    "keyed(**{x: 1})",
+    "varied(x)",
+)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_marks_survive_every_operation(tok, way):
+    macros = (
+        "{% macro echo(y) %}{{ y }}{% endmacro %}{% macro keyed() %}{{ kwargs | first }}{% endmacro %}{% macro varied() %}{{ varargs[0] }}{% endmacro %}"
+    )
+    template = macros + "{% set x = messages[0].content %}{{ " + way + " }}</s>"
+    for content in ("</s>", "<|im_end|>"):
+        ids = encode_chat(tok, [{"role": "user", "content": content}], template)
+        assert tok.decode(ids) == content + "</s>" and controls(tok, ids) == ["</s>"]
+
+
+BLOCKS = (
+    "{% set y %}{{ x }}{% endset %}{{ y }}",
+    "{% filter trim %}{{ x }}{% endfilter %}",
+    "{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}{{ x }}{% endcall %}",
+    "{% for c in x %}{{ c }}{% endfor %}",
+    "{% for c in [x] recursive %}{{ c }}{% endfor %}",
+    "{% for c in [[x]] recursive %}{% if c is string %}{{ c }}{% else %}{{ loop(c) }}{% endif %}{% endfor %}",
+    "{% with y = x %}{{ y }}{% endwith %}",
+    "{% generation %}{{ x }}{% endgeneration %}",
+    "{% for i in range(1) %}{{ loop.cycle(x, 'a') }}{% endfor %}",
+    "{% set ns = namespace() %}{% set ns.y = x %}{{ ns.y }}",
+)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_marks_survive_every_block(tok, block):
+    ids = encode_chat(tok, [{"role": "user", "content": "</s>"}], "{% set x = messages[0].content %}" + block + "</s>")
+    assert tok.decode(ids) == "</s></s>" and controls(tok, ids) == ["</s>"]
+
+
 def test_a_template_may_put_words_into_its_own_tokens_frame(tok):
     filled = "{{ '<s>%s</s>' % messages[0].content }}{{ '<s>{}</s>'.format(messages[0].content) }}{{ '<s>@</s>' | replace('@', messages[0].content) }}"
     ids = encode_chat(tok, [{"role": "user", "content": "</s>"}], filled)

@@ -334,7 +334,8 @@ def _raise_exception(message=""):
 
 
 def _strftime_now(form):
-    return datetime.datetime.now().strftime(str(form)[:200])
+    text = datetime.datetime.now().strftime(str.__str__(form)[:200])
+    return marked.covered(text) if marked.has_marks(form) else text
 
 
 FUNCTIONS = {"range": _range, "namespace": Space, "dict": dict, "raise_exception": _raise_exception, "strftime_now": _strftime_now}
