@@ -8,7 +8,7 @@ place the longest counts. lstrip and rstrip swallow the spaces beside a token; s
 covers is then plain text, in which no other token is looked for).
 
 An added token that the vocabulary has keeps the vocabulary's id; another gets the next free one, whatever the file says. That is
-Hugging Face's rule, and it gives the ids that a model was trained with there.
+Hugging Face's rule, and it gives the ids that a model was trained with there. (Trees of rank files keep the ids they say.)
 
 Leaves out: adding tokens after loading; change the tree and build a tokenizer of it.
 """
@@ -37,6 +37,7 @@ class AddedTokens(NamedTuple):
     raw: "Finder"  # those that are looked for in the text as it stands
     normalized: "Finder"
     specials: frozenset[str]
+    shown: dict[int, str]  # id → how it is decoded: as the normalizer left it, if that is how it is looked for
 
 
 def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Aligned], Aligned]) -> AddedTokens:
@@ -47,14 +48,17 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
     specials = {token.content for token in tokens if token.special}
     ids: dict[str, int] = {}
     by_id: dict[int, AddedToken] = {}
-    ordinary, special, known = [], {}, set()
+    ordinary, special, known = {}, {}, set()
     size, largest = len(model_ids), None
+    ranks = tree["model"].get("rank_order") or tree["model"].get("score_order")  # a tree of ours: its ids are meant
+    given = {entry["content"]: entry.get("id") for entry in entries or ()} if ranks else {}
     for token in tokens:
         if token.special:
             special.setdefault(token.content, token)
         if token in known:
             continue
         i = ids.get(token.content, model_ids.get(token.content))
+        i = given.get(token.content) if i is None else i
         if i is None:
             i = size if largest is None or (largest < size and size) else largest + 1
         largest = i if largest is None else max(i, largest)
@@ -62,12 +66,18 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
         known.add(token)
         ids[token.content], by_id[i] = i, token
         if token.content not in specials:
-            ordinary.append(token)
-    found = [*special.values(), *ordinary]
+            ordinary[token.content] = token
+    found = [*special.values(), *ordinary.values()]
     raw = {token.content: ids[token.content] for token in reversed(found) if not token.normalized}
-    forms = [(normalize(Aligned(token.content, None)).text, token) for token in found if token.normalized]
+    forms = [(_form(token, normalize), token) for token in found if token.normalized]
     normalized = {form: ids[token.content] for form, token in reversed(forms) if form}
-    return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials))
+    display = {i: token.content for i, token in by_id.items()}
+    display |= {ids[token.content]: _form(token, normalize) for token in tokens if token.normalized}
+    return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials), display)
+
+
+def _form(token: AddedToken, normalize: Callable[[Aligned], Aligned]) -> str:
+    return normalize(Aligned(token.content, None)).text
 
 
 def _token(entry) -> AddedToken:
@@ -114,7 +124,7 @@ class Finder:
             at = first + 1
             for length in self.lengths[text[first]]:
                 i = self.ids.get(text[first : first + length])
-                if i is not None:
+                if i is not None and first + length <= len(text):
                     at = first + length
                     yield first, at, i
                     break
