@@ -81,7 +81,7 @@ CASES = {
     "binary": (bytes(range(256)) * 40, ""),
     "empty": (b"", "is not JSON"),
     "half": (changed(tree(BYTE_BPE))[:2000], "is not JSON"),
-    "UTF-16": (changed(tree(CHAR_BPE)).encode("utf-16"), ""),
+    "UTF-16": (changed(tree(CHAR_BPE)).encode("utf-16"), "is not JSON"),
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def read_tree(file: Path) -> dict:
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
     try:
-        tree = json.loads(content, parse_constant=_no_constant)
+        tree = json.loads(content.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError, MemoryError):
         raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
     model = tree.get("model") if isinstance(tree, dict) else None
