@@ -32,7 +32,7 @@ from typing import NamedTuple
 from pikojax.config import UserError, cache_dir
 from pikojax.native import cpu
 
-LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",)}
+LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",), "text": ("text.cc",)}
 SOURCES = Path(__file__).parent
 
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall")
