@@ -280,21 +280,20 @@ def _add_classes(parts: list[dict], setup: Setup, keep: list) -> None:
 def _classes(part: dict) -> np.ndarray:
     """0: dropped, 1: stands alone, from 2 on: holds together with its like."""
     kind = part.get("type")
-    members = unicode.members
     runs = np.full(unicode.N_CODES, 2, np.uint8)
     if kind == "Whitespace":
-        return np.where(members("rust_whitespace_class"), 0, np.where(members("rust_word"), 2, 3)).astype(np.uint8)
+        return np.where(_members("rust_space_class"), 0, np.where(_members("rust_word"), 2, 3)).astype(np.uint8)
     if kind == "WhitespaceSplit":
-        return np.where(members("rust_space"), 0, runs)
+        return np.where(_members("rust_space"), 0, runs)
     if kind == "BertPreTokenizer":
-        return np.where(members("rust_space"), 0, np.where(members("bert_punctuation"), 1, runs)).astype(np.uint8)
+        return np.where(_members("rust_space"), 0, np.where(_members("bert_punctuation"), 1, runs)).astype(np.uint8)
     if kind == "CharDelimiterSplit":
         runs[ord(part["delimiter"])] = 0
         return runs
     if kind == "Punctuation":
-        which, behavior = members("bert_punctuation"), part.get("behavior", "Isolated")
+        which, behavior = _members("bert_punctuation"), part.get("behavior", "Isolated")
     elif kind == "Digits":
-        which, behavior = members("rust_numeric"), "Isolated" if part.get("individual_digits") else "Contiguous"
+        which, behavior = _members("rust_numeric"), "Isolated" if part.get("individual_digits") else "Contiguous"
     elif kind == "Split" and not part.get("invert"):
         which, behavior = _split_set(part)
     else:
@@ -303,6 +302,12 @@ def _classes(part: dict) -> np.ndarray:
     if what is None:
         raise Unknown(f"the pre-tokenizer {kind} with behavior {behavior}")
     return np.where(which, what, runs).astype(np.uint8)
+
+
+def _members(name: str) -> np.ndarray:
+    which = unicode.members(name)
+    assert which is not None, name
+    return which
 
 
 def _split_set(part: dict) -> tuple[np.ndarray, str]:
@@ -316,9 +321,9 @@ def _split_set(part: dict) -> tuple[np.ndarray, str]:
         return which, behavior
     name = patterns.known(pattern["Regex"]) if isinstance(pattern, dict) and "Regex" in pattern else None
     if name == "number":
-        return unicode.members("N"), behavior
+        return _members("N"), behavior
     if name == "numbers" and behavior in ("Isolated", "Contiguous"):
-        return unicode.members("N"), "Contiguous"
+        return _members("N"), "Contiguous"
     raise Unknown(f"a Split by {name or str(pattern)[:60]!r}")
 
 
