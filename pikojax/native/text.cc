@@ -82,7 +82,7 @@ EXPORT Encoder* pikojax_text_encoder(const Setup* setup, char* error) {
       encoder->unigram = std::make_unique<Unigram>(encoder->vocab, s.scores, UnigramRules{by_bytes, s.byte_fallback != 0, s.float32 != 0, unk});
     }
     encoder->scanner = Scanner(s.scanner);
-    if (encoder->scanner == kWhole && s.alphabet == kMarked && encoder->bpe && encoder->bpe->spaces_begin_words()) encoder->scanner = kRunsOfMarks;
+    if (encoder->scanner == kWhole && s.alphabet == kMarked && encoder->bpe && encoder->bpe->joins()) encoder->scanner = kJoins;
     encoder->rules = {uint32_t(s.digits), s.contractions != 0, s.slash != 0, s.whole_tail != 0};
     if (s.flags) encoder->flags = std::make_unique<CodeTable>(s.flags);
     if (s.classes) encoder->classes = std::make_unique<CodeTable>(s.classes);

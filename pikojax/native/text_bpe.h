@@ -13,6 +13,7 @@
 // Leaves out: dropout.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
 
@@ -36,6 +37,9 @@ struct Symbols {  // scratch of one thread
   std::vector<uint32_t> kept_id, kept_size;
   std::vector<Byte> spelled;
 };
+
+// joins[a][b]: whether b may follow a within a token; the index 128 is any other character.
+using Joins = std::array<std::array<bool, 129>, 129>;
 
 class Bpe {
  public:
@@ -67,6 +71,7 @@ class Bpe {
         if (right.size() >= rules_.prefix.size()) made.insert(made.end(), right.begin() + rules_.prefix.size(), right.end());
         const uint32_t made_id = vocab_->find(made.data(), made.size());
         if (left_id != kNone && id != kNone && made_id != kNone) pairs_.set(left_id, id, {rank, made_id});
+        bytes_merge_ |= vocab_->byte_named(p, end) >= 0;
         ++rank;
       }
       left_id = id;
@@ -100,8 +105,9 @@ class Bpe {
     return count;
   }
 
-  // Whether a piece can end between the character before a space and that space: no merge crosses there.
-  bool spaces_begin_words() const { return spaces_begin_words_; }
+  // Where a text may be cut because no merge crosses there: between characters that stand side by side in no token.
+  // What of it is known: for each two ASCII characters, and whether always before a space that follows none.
+  const Joins* joins() const { return cuts_text_ ? &joins_ : nullptr; }
 
  private:
   static constexpr size_t kWindow = 96, kHeapFrom = 160, kContext = 4, kTries = 3;
@@ -118,14 +124,11 @@ class Bpe {
   void finish() {
     Symbols s;
     whole_.reserve(vocab_->ids.size());
-    spaces_begin_words_ = !rules_.by_bytes && rules_.prefix.empty() && rules_.suffix.empty();
+    set_joins();
     for (size_t i = 0; i < vocab_->ids.size(); ++i) {
       if (!vocab_->is_key[i]) continue;
       const Byte* text = vocab_->text(i);
       size_t n = vocab_->size(i);
-      for (size_t at = 1; at < n; ++at) {
-        if (text[at] == ' ' && text[at - 1] != ' ') spaces_begin_words_ = false;
-      }
       if (!rules_.whole_first) {
         const size_t tail = rules_.suffix.size();
         if (tail && (n <= tail || std::memcmp(text + n - tail, rules_.suffix.data(), tail) != 0)) continue;
@@ -134,6 +137,24 @@ class Bpe {
       }
       whole_.set(text, n, vocab_->ids[i]);
     }
+  }
+
+  void set_joins() {
+    const auto kind = [](Byte byte) { return byte < 128 ? byte : 128; };
+    for (size_t i = 0; i < vocab_->ids.size(); ++i) {
+      const Byte* text = vocab_->text(i);
+      for (size_t at = 1; vocab_->is_key[i] && at < vocab_->size(i); ++at) joins_[kind(text[at - 1])][kind(text[at])] = true;
+    }
+    bool before_space = false;
+    for (int c = 0; c <= 128; ++c) before_space |= c != ' ' && joins_[c][' '];
+    cuts_text_ = !rules_.by_bytes && rules_.prefix.empty() && rules_.suffix.empty() && single_[0][' '] != kNone && !bytes_merge_ && !before_space;
+    if (rules_.byte_fallback) {
+      joins_[128].fill(true);
+      for (auto& row : joins_) row[128] = true;
+    } else {  // unknown characters may fuse or vanish, and then others become neighbours: only a space is sure to part
+      for (auto& row : joins_) row.fill(true);
+    }
+    for (int c = 0; c <= 128; ++c) joins_[c][' '] = c == ' ';
   }
 
   // The symbols of a stretch before any merge, as Hugging Face's `merge_word` makes them. Returns how many.
@@ -277,7 +298,8 @@ class Bpe {
   PairMap pairs_;
   ByteMap whole_;  // text of a piece → the one id that it becomes
   uint32_t single_[4][256];
-  bool spaces_begin_words_ = false;
+  Joins joins_{};
+  bool cuts_text_ = false, bytes_merge_ = false;
 };
 
 }  // namespace pikojax_text

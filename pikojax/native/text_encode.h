@@ -11,7 +11,7 @@
 
 namespace pikojax_text {
 
-enum Scanner : int32_t { kWhole, kGpt2, kCl100k, kO200k, kClasses, kEachMark, kRunsOfMarks, kCutsGiven };
+enum Scanner : int32_t { kWhole, kGpt2, kCl100k, kO200k, kClasses, kEachMark, kJoins, kCutsGiven };
 
 struct Scratch {
   Symbols symbols;
@@ -82,8 +82,8 @@ class Worker {
       case kGpt2: return scan_gpt2(Cursor{p, end, *encoder_.flags}, emit);
       case kCl100k: return scan_words<false>(Cursor{p, end, *encoder_.flags}, encoder_.rules, emit);
       case kO200k: return scan_words<true>(Cursor{p, end, *encoder_.flags}, encoder_.rules, emit);
-      case kEachMark: return scan_marks<true>(p, end, emit);
-      case kRunsOfMarks: return scan_marks<false>(p, end, emit);
+      case kEachMark: return scan_marks(p, end, emit);
+      case kJoins: return scan_joins(p, end, *encoder_.bpe->joins(), emit);
       default:
         if (p < end) emit(p, size_t(end - p));
     }
@@ -127,7 +127,7 @@ class Worker {
 inline size_t safe_cut(const Encoder& encoder, const Byte* p, size_t n, size_t from) {
   const Byte *end = p + n, *q = p + from;
   while (q < end && (*q & 0xC0) == 0x80) ++q;
-  if (encoder.scanner == kEachMark || encoder.scanner == kRunsOfMarks) {
+  if (encoder.scanner == kEachMark || encoder.scanner == kJoins) {
     while (q < end && !(*q == ' ' && q > p && q[-1] != ' ')) ++q;
     return size_t(q - p);
   }

@@ -193,16 +193,24 @@ void scan_classes(Cursor c, Emit&& emit) {
   }
 }
 
-// SentencePiece's words, the mark ▁ written as a space: with kEach every space begins a piece, else every run of spaces.
-template <bool kEach, class Emit>
+// SentencePiece's words, the mark ▁ written as a space: each space begins a piece.
+template <class Emit>
 void scan_marks(const Byte* p, const Byte* end, Emit&& emit) {
   while (p < end) {
+    const void* found = p + 1 < end ? std::memchr(p + 1, ' ', end - p - 1) : nullptr;
+    const Byte* q = found ? static_cast<const Byte*>(found) : end;
+    emit(p, size_t(q - p));
+    p = q;
+  }
+}
+
+// Pieces that no merge could join: cut wherever two characters stand side by side in no token (see Bpe::joins).
+template <class Joins, class Emit>
+void scan_joins(const Byte* p, const Byte* end, const Joins& joins, Emit&& emit) {
+  const auto kind = [](Byte byte) { return byte < 128 ? byte : 128; };
+  while (p < end) {
     const Byte* q = p + 1;
-    if (!kEach) {
-      while (q < end && q[-1] == ' ' && *q == ' ') ++q;
-    }
-    if (const void* found = q < end ? std::memchr(q, ' ', end - q) : nullptr) q = static_cast<const Byte*>(found);
-    else q = end;
+    while (q < end && joins[kind(q[-1])][kind(*q)]) ++q;
     emit(p, size_t(q - p));
     p = q;
   }

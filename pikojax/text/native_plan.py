@@ -21,7 +21,7 @@ from pikojax.text import unicode
 from pikojax.text.native import CharMap, Setup, Step
 
 PLAIN, BYTE_LEVEL, MARKED = range(3)  # alphabets, as in text_vocab.h
-WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _RUNS_OF_MARKS, CUTS = range(8)  # scanners, as in text_encode.h
+WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _JOINS_ONLY, CUTS = range(8)  # scanners, as in text_encode.h
 MODELS = {"BPE": 0, "WordPiece": 1, "Unigram": 2}
 LETTER, NUMBER, SPACE, UPPERISH, LOWERISH = 1, 2, 4, 8, 16  # bits of a scanner's table, as in text_scan.h
 MARK = "▁".encode()
