@@ -37,6 +37,7 @@ class AddedTokens(NamedTuple):
     raw: "Finder"  # those that are looked for in the text as it stands
     normalized: "Finder"
     specials: frozenset[str]
+    shown: dict[int, str]  # id → how it is decoded: as the normalizer left it, if that is how it is looked for
 
 
 def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Aligned], Aligned]) -> AddedTokens:
@@ -47,7 +48,7 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
     specials = {token.content for token in tokens if token.special}
     ids: dict[str, int] = {}
     by_id: dict[int, AddedToken] = {}
-    ordinary, special, known = [], {}, set()
+    ordinary, special, known = {}, {}, set()
     size, largest = len(model_ids), None
     for token in tokens:
         if token.special:
@@ -62,12 +63,13 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
         known.add(token)
         ids[token.content], by_id[i] = i, token
         if token.content not in specials:
-            ordinary.append(token)
-    found = [*special.values(), *ordinary]
+            ordinary[token.content] = token
+    found = [*special.values(), *ordinary.values()]
     raw = {token.content: ids[token.content] for token in reversed(found) if not token.normalized}
     forms = [(normalize(Aligned(token.content, None)).text, token) for token in found if token.normalized]
     normalized = {form: ids[token.content] for form, token in reversed(forms) if form}
-    return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials))
+    display = {i: token.content for i, token in by_id.items()} | {ids[token.content]: form for form, token in forms if form}
+    return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials), display)
 
 
 def _token(entry) -> AddedToken:
@@ -114,7 +116,7 @@ class Finder:
             at = first + 1
             for length in self.lengths[text[first]]:
                 i = self.ids.get(text[first : first + length])
-                if i is not None:
+                if i is not None and first + length <= len(text):
                     at = first + length
                     yield first, at, i
                     break

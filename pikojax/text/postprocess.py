@@ -158,13 +158,13 @@ _SPACE = byte_level.CHARS[ord(" ")]
 
 
 def trimmed(part: Part, add_prefix_space: bool) -> Part:
-    """The spaces at both ends of a token do not count; but one at the start of the text was put there and has no place in it."""
+    """The spaces at both ends of a token do not count; but a single one at the start of the text counts as put there."""
     spans = []
     for i, (token, (first, last)) in enumerate(zip(part.tokens, part.spans)):
         leading, trailing = len(token) - len(_lstrip(token)), len(token) - len(_lstrip(token[::-1]))
         if leading:
-            if add_prefix_space and (i == 0 or first == 0):
-                leading -= 1
+            if leading == 1 and add_prefix_space and (i == 0 or first == 0):
+                leading = 0
             first = min(first + leading, last)
         if trailing and last >= trailing:
             last = max(last - trailing, first)

@@ -53,6 +53,8 @@ class Tokenizer:
         self._by_id = {**{i: token for token, i in self._vocab.ids.items()}, **self._vocab.more, **{i: t.content for i, t in self._added.by_id.items()}}
         require(bool(self._by_id), "it has an empty vocabulary")
         self.vocab_size = max(self._by_id) + 1  # ids that no token has count too: a model has rows for them
+        self._shown = {**self._by_id, **self._added.shown}
+        self._special_ids = {i for i, token in self._by_id.items() if token in self._added.specials}
         self.specials = tuple(sorted(self._added.specials, key=self.ids.__getitem__))
         self.eos_id, self.bos_id, self.pad_id = (
             next((self.ids[name] for name in names if name in self._added.specials), None) for names in (EOS_NAMES, BOS_NAMES, PAD_NAMES)
@@ -174,9 +176,10 @@ class Tokenizer:
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        hidden = self._added.specials if skip_special_tokens else ()
-        tokens = map(self._by_id.get, ids.ravel().tolist())
-        return [token for token in tokens if token is not None and token not in hidden]
+        tokens, ids = self._shown, ids.ravel().tolist()
+        if skip_special_tokens:
+            ids = [i for i in ids if i not in self._special_ids]
+        return [tokens[i] for i in ids if i in tokens]
 
     # ---------------------------------------------------------------- how
 
