@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pikojax.text
 from pikojax.config import UserError
-from pikojax.text import train_bpe, train_unigram, word_counts, word_splitters
-from pikojax.text.train_bpe import Rules, bpe_tree
-from pikojax.text.train_unigram import unigram_tree
-from pikojax.text.train_wordpiece import wordpiece_tree
+from pikojax.text import bpe_trainer, byte_level, unigram_trainer, word_counts, word_splitters
+from pikojax.text.bpe_trainer import Rules, bpe_tree
+from pikojax.text.unigram_trainer import unigram_tree
+from pikojax.text.wordpiece_trainer import wordpiece_tree
 from pikojax.text.word_counts import WordCounts, count_files, count_texts
 
 DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
@@ -60,6 +61,18 @@ def test_the_native_counter_finds_the_words_of_the_python_one(name):
     assert both[0] == both[1] == both[2] == dict(count_texts(texts, SPLITTERS[name], native=False).items())
 
 
+@pytest.mark.parametrize("name", SPLITTERS)
+def test_the_words_are_those_of_the_pipeline(name):
+    splitter = SPLITTERS[name]
+    pipeline = word_splitters.of_tree(splitter.normalizer, splitter.pre_tokenizer, None)
+    for text in [*TEXTS, *(random_text(seed) for seed in range(5))]:
+        words = list(splitter.words(text))
+        if name in word_splitters.SCANNERS:
+            words = [byte_level.to_chars(word) for word in words]
+        wanted = [word for word in pipeline.words(text) if name != "metaspace" or word != "▁"]  # there spaces at an end are a word
+        assert words == wanted
+
+
 @needs_native
 @pytest.mark.parametrize("by_line", [True, False])
 def test_files_count_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, by_line):
@@ -100,14 +113,14 @@ def test_progress_tells_how_far_the_files_are(tmp_path):
 def test_the_example_of_hugging_faces_own_tests():
     words = dict.fromkeys("roses red voilets blue BERT big and so GPT-2".split(), 1) | {"are": 2, "is": 2}
     counts = WordCounts({word.encode(): count for word, count in words.items()})
-    tokens, merges = train_bpe.learn(counts, Rules(min_frequency=2), by_bytes=False)
+    tokens, merges = bpe_trainer.learn(counts, Rules(min_frequency=2), by_bytes=False)
     assert tokens == [*"-2BEGPRTabdegilnorstuv", "re", "are", "is"]
     assert merges == [(17, 11, 22), (8, 22, 23), (13, 18, 24)]
 
 
 def test_of_equal_pairs_the_smallest_ids_merge_first():
     counts = WordCounts({b"ba": 1, b"ab": 1, b"cd": 1, b"dd": 1})
-    tokens, _ = train_bpe.learn(counts, Rules(7), by_bytes=False)
+    tokens, _ = bpe_trainer.learn(counts, Rules(7), by_bytes=False)
     assert tokens == ["a", "b", "c", "d", "ab", "ba", "cd"]
 
 
@@ -127,10 +140,10 @@ RULES = [
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("by_bytes", [True, False])
 def test_the_native_bpe_is_the_python_one(rules, by_bytes):
-    for seed in range(12):
+    for seed in range(5):
         counts = WordCounts(random_words(seed))
-        wanted = train_bpe.learn(counts, Rules(60 + 40 * by_bytes, **rules), by_bytes, native=False)
-        assert train_bpe.learn(counts, Rules(60 + 40 * by_bytes, **rules), by_bytes, native=True) == wanted
+        wanted = bpe_trainer.learn(counts, Rules(60 + 40 * by_bytes, **rules), by_bytes, native=False)
+        assert bpe_trainer.learn(counts, Rules(60 + 40 * by_bytes, **rules), by_bytes, native=True) == wanted
         assert len(wanted[1]) > 0
 
 
@@ -183,7 +196,7 @@ def test_bpe_equals_hugging_face_on_real_files(name):
 
 def in_their_order(vocab: dict[str, int]):
     """Theirs gives the "##…" of the alphabet their ids at random, differently on every run, and ties hang on them: here they come as there."""
-    plain = train_bpe.alphabet
+    plain = bpe_trainer.alphabet
 
     def alphabet(*args):
         tokens, ids = plain(*args)
@@ -208,7 +221,7 @@ def test_wordpiece_equals_hugging_face(monkeypatch, rules):
     tokenizer.train_from_iterator(texts, hf.trainers.WordPieceTrainer(special_tokens=specials, show_progress=False, **rules))
     theirs = json.loads(tokenizer.to_str())
     splitter = word_splitters.bert()
-    monkeypatch.setattr(train_bpe, "alphabet", in_their_order(theirs["model"]["vocab"]))
+    monkeypatch.setattr(bpe_trainer, "alphabet", in_their_order(theirs["model"]["vocab"]))
     for native in (False, None):
         counts = count_texts(texts, splitter, native=native)
         ours = wordpiece_tree(counts, splitter=splitter, special_tokens=tuple(specials), **rules)
@@ -241,14 +254,14 @@ def test_the_native_unigram_is_the_python_one(rules):
 @needs_native
 def test_words_too_long_for_the_range_of_floats():
     draw = random.Random(1)
-    words = {"▁" + "".join(draw.choice("abcdefghij") for _ in range(length)): 1 for length in (3000, 2500, 40, 30)} | {"▁" + "j" * 4000: 3, "a" * 5000: 2}
+    words = {"▁" + "".join(draw.choice("abcdefghij") for _ in range(length)): 1 for length in (900, 700, 40, 30)} | {"▁" + "j" * 1200: 3, "a" * 1500: 2}
     counts = WordCounts({word.encode(): count for word, count in words.items()})
     rules = dict(seed_size=2000, character_coverage=1.0)
     wanted = unigram_tree(counts, 60, native=False, **rules)
     assert unigram_tree(counts, 60, native=True, **rules) == wanted
     scores = {piece: score for piece, score in wanted["model"]["vocab"][3:]}
-    found = train_unigram.e_step(words, scores, 16)
-    lengths = sum(count / train_unigram.ONE * len(piece) for piece, count in found.items())
+    found = unigram_trainer.e_step(words, scores, 16)
+    lengths = sum(count / unigram_trainer.ONE * len(piece) for piece, count in found.items())
     assert lengths == pytest.approx(sum(len(word) * count for word, count in words.items()), rel=1e-4)  # every character is in one piece
 
 
@@ -263,20 +276,20 @@ def test_expected_counts_are_those_of_all_segmentations():
             total += p
             for part in parts:
                 expected[part] += p
-    found = train_unigram.e_step({word: 2}, scores, 16)
+    found = unigram_trainer.e_step({word: 2}, scores, 16)
     for piece in scores:
-        assert found[piece] / train_unigram.ONE == pytest.approx(2 * expected[piece] / total, abs=1e-6)
+        assert found[piece] / unigram_trainer.ONE == pytest.approx(2 * expected[piece] / total, abs=1e-6)
 
 
 def test_digamma():
     for x, value in ((0.5, -1.9635100260214235), (1.0, -0.5772156649015329), (10.0, 2.251752589066721), (1e6, 13.815510057964191)):
-        assert train_unigram.digamma(x) == pytest.approx(value, abs=2e-10)
+        assert unigram_trainer.digamma(x) == pytest.approx(value, abs=2e-10)
 
 
 def test_a_better_vocabulary_is_found_than_single_characters():
     counts = unigram_counts()
     vocab = dict(map(tuple, unigram_tree(counts, 160)["model"]["vocab"]))
-    cut = train_unigram.best_cut("▁hugs", vocab, 16)[1]
+    cut = unigram_trainer.best_cut("▁hugs", vocab, 16)[1]
     assert len(cut) <= 2
 
 
@@ -302,6 +315,21 @@ def test_hugging_face_loads_the_tree_and_round_trips(kind):
     for part, value in tree.items():
         if part != "model":
             assert again[part] == value, part
+
+
+@pytest.mark.parametrize("name", ["train_bpe", "train_wordpiece", "train_unigram"])
+def test_from_texts_to_a_tokenizer(name):
+    texts = ["the cat and the hat, the cat's hat and that\n" * 3, "hug hugs pug pugs bun buns " * 5]
+    for _ in range(2):  # the second look finds it too
+        train = getattr(pikojax.text, name)
+        exec(f"from pikojax.text import {name} as imported", found := {})
+        assert found["imported"] is train
+    tokenizer = train(texts, 300 if name == "train_bpe" else 60)
+    ids = tokenizer.encode("the cat hugs", add_special_tokens=False)
+    assert tokenizer.decode(ids) == "the cat hugs"
+    assert len(ids) < len("the cat hugs") and tokenizer.vocab_size <= 300
+    hf = tokenizers()
+    assert hf.Tokenizer.from_str(json.dumps(tokenizer.tree)).encode("that cat's hug, bun").ids == tokenizer.encode("that cat's hug, bun").tolist()
 
 
 @pytest.mark.parametrize("learn", [lambda counts: bpe_tree(counts, 300), lambda counts: wordpiece_tree(counts, 300), lambda counts: unigram_tree(counts, 300)])

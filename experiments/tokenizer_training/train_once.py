@@ -13,9 +13,9 @@ import time
 
 def pikojax(algorithm: str, vocab_size: int, files: list[str], variant: str) -> list:
     from pikojax.text import word_splitters
-    from pikojax.text.train_bpe import bpe_tree
-    from pikojax.text.train_unigram import unigram_tree
-    from pikojax.text.train_wordpiece import wordpiece_tree
+    from pikojax.text.bpe_trainer import bpe_tree
+    from pikojax.text.unigram_trainer import unigram_tree
+    from pikojax.text.wordpiece_trainer import wordpiece_tree
     from pikojax.text.word_counts import count_files
 
     threads = int(os.environ["PIKOJAX_THREADS"])

@@ -6,8 +6,11 @@
 _PUBLIC = {  # name → where it lives
     "Tokenizer": "pikojax.text.tokenizer",
     "load": "pikojax.text.files",
+    "train_bpe": "pikojax.text.bpe_trainer",
     "train_char": "pikojax.text.char",
+    "train_unigram": "pikojax.text.unigram_trainer",
     "train_word": "pikojax.text.word",
+    "train_wordpiece": "pikojax.text.wordpiece_trainer",
 }
 
 

@@ -8,7 +8,7 @@ For the last two the native counter gets a table: what becomes of each code poin
 word of their own, whatever stands beside them. Those that compose with a neighbour are left to Python, with the stretch they
 stand in. BERT's cleaning has none such, as it drops what composes.
 
-Leaves out: other pre-tokenizers; `any_splitter` counts with any function from a text to its words, in Python.
+Leaves out: native counting for any other pre-tokenizer; `of_tree` counts with those in Python.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -186,9 +186,13 @@ def _composing() -> list[int]:
     return sorted(codes)
 
 
-def any_splitter(words: Callable[[str], Iterable[str]], **tree: Any) -> Splitter:
-    """`words`: the words of a text; `tree`: normalizer, pre_tokenizer, decoder, as tokenizer.json has them."""
-    return Splitter(words, tree.get("normalizer"), tree.get("pre_tokenizer"), tree.get("decoder"))
+def of_tree(normalizer: dict | None, pre_tokenizer: dict | None, decoder: dict | None) -> Splitter:
+    """Whatever a tokenizer.json asks for, in Python. Its ByteLevel gives words of byte characters: train on those by characters."""
+    from pikojax.text import normalizers, pretokenizers
+    from pikojax.text.aligned import Aligned
+
+    normalize, cut = normalizers.build(normalizer), pretokenizers.build(pre_tokenizer)
+    return Splitter(lambda text: (piece.text for piece in cut(normalize(Aligned(text, None)))), normalizer, pre_tokenizer, decoder)
 
 
 def _replaced(chars: str, pool: list[int]) -> np.uint32:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pikojax.config import require
-from pikojax.text import word_splitters
+from pikojax.text import byte_level, word_splitters
 from pikojax.text.word_counts import Progress, WordCounts, _offsets, _pointer, count_texts
 
 UNLIMITED = 2**63 - 1
@@ -43,14 +43,9 @@ class Rules:
     end_of_word_suffix: str | None = None
 
 
-def byte_chars() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary: itself where it is printable, else one from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
-
-
-def train_bpe(texts: Iterable[str], vocab_size: int = 30_000, *, pattern: str = "gpt2", threads: int = 2, on_progress: Progress | None = None, **rules):
+def train_bpe(
+    texts: Iterable[str], vocab_size: int = 30_000, *, pattern: str = "gpt2", threads: int = 2, on_progress: Progress | None = None, **rules: Any
+):
     """A byte-level BPE tokenizer of `texts`; see `Rules` for the other options."""
     from pikojax.text.tokenizer import Tokenizer
 
@@ -62,7 +57,7 @@ def bpe_tree(
     counts: WordCounts, vocab_size: int = 30_000, *, pattern: str = "gpt2", on_progress: Progress | None = None, native: bool | None = None, **rules
 ) -> dict:
     """The tree of a byte-level tokenizer.json. All 256 bytes are in the vocabulary, so that every text can be encoded."""
-    rules.setdefault("initial_alphabet", tuple(byte_chars()))
+    rules.setdefault("initial_alphabet", tuple(byte_level.CHARS))
     made = Rules(vocab_size, **rules)
     tokens, merges = learn(counts, made, by_bytes=True, on_progress=on_progress, native=native)
     splitter = word_splitters.scanner(pattern)
@@ -107,7 +102,7 @@ def learn(
     """Tokens in the order of their ids, and merges (left, right, what they make) in the order in which they were made."""
     require(len(counts) > 0, "a tokenizer needs text to learn from; the text is empty")
     require(native is not True or counts.lib is not None, "these words were counted in Python; count them with native code, or leave out native=True")
-    tokens, ids = alphabet(counts.symbol_counts(by_bytes), rules, byte_chars() if by_bytes else None)
+    tokens, ids = alphabet(counts.symbol_counts(by_bytes), rules, byte_level.CHARS if by_bytes else None)
     wanted = f"the special tokens and the alphabet take {len(tokens)}; raise it, or lower limit_alphabet"
     require(rules.vocab_size >= len(tokens), f"vocab_size = {rules.vocab_size} is too small: {wanted}")
     report = (lambda done: on_progress("merge", done, rules.vocab_size)) if on_progress else (lambda done: None)

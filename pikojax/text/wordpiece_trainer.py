@@ -11,7 +11,7 @@ Leaves out: the likelihood criterion.
 from collections.abc import Iterable
 
 from pikojax.text import word_splitters
-from pikojax.text.train_bpe import Rules, learn, tree
+from pikojax.text.bpe_trainer import Rules, learn, tree
 from pikojax.text.word_counts import Progress, WordCounts, count_texts
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -20,7 +20,7 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def train_wordpiece(
     texts: Iterable[str], vocab_size: int = 30_000, *, lowercase: bool = True, strip_accents: bool | None = None, threads: int = 2, on_progress: Progress | None = None, **rules
 ):
-    """A WordPiece tokenizer of `texts`, split as BERT splits; see `train_bpe.Rules` for the other options."""
+    """A WordPiece tokenizer of `texts`, split as BERT splits; see `bpe_trainer.Rules` for the other options."""
     from pikojax.text.tokenizer import Tokenizer
 
     splitter = word_splitters.bert(lowercase, strip_accents)

@@ -29,7 +29,7 @@ import numpy as np
 
 from pikojax.config import require
 from pikojax.text import unicode, word_splitters
-from pikojax.text.train_bpe import tree
+from pikojax.text.bpe_trainer import tree
 from pikojax.text.word_counts import Progress, WordCounts, _pointer, count_texts
 
 ONE = 1 << 24  # 1 in fixed point
