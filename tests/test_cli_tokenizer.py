@@ -119,7 +119,6 @@ def test_a_reader_that_goes_away_is_no_error(here):
 
 @pytest.mark.parametrize("algorithm", ["bpe", "wordpiece", "unigram", "char", "word"])
 def test_each_algorithm_trains_saves_and_loads(algorithm, here, capsys):
-    pytest.importorskip("pikojax.text.train_bpe")
     size = [] if algorithm == "char" else ["--vocab-size", {"bpe": "300", "wordpiece": "80", "unigram": "60", "word": "30"}[algorithm]]
     found = result(capsys, "train", "--algorithm", algorithm, *size, "--text", "prose.txt", "-o", "out.json", "--special", EOS, "<|x|>")
     tok = load("out.json")
@@ -135,7 +134,6 @@ def test_each_algorithm_trains_saves_and_loads(algorithm, here, capsys):
 
 
 def test_the_same_text_gives_the_same_tokenizer(here, capsys):
-    pytest.importorskip("pikojax.text.train_bpe")
     files = []
     for name in ("a.json", "b.json"):
         assert main(["tokenizer", "train", "--algorithm", "bpe", "--vocab-size", "300", "--text", "prose.txt", "prose.txt", "-o", name]) == 0

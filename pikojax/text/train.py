@@ -47,14 +47,14 @@ def train_files(
 
 
 def _train_subwords(algorithm: str, files: list, sizes: dict, specials: Sequence[str] | None, pattern: str, threads: int, on_progress: Progress | None):
-    from pikojax.text import train_bpe, train_unigram, train_wordpiece, word_splitters
+    from pikojax.text import bpe_trainer, unigram_trainer, word_splitters, wordpiece_trainer
     from pikojax.text.tokenizer import Tokenizer
     from pikojax.text.word_counts import count_files
 
     splitter, make, firsts = {
-        "bpe": lambda: (word_splitters.scanner(pattern), partial(train_bpe.bpe_tree, pattern=pattern), ()),
-        "wordpiece": lambda: (word_splitters.bert(), train_wordpiece.wordpiece_tree, train_wordpiece.SPECIALS),
-        "unigram": lambda: (word_splitters.metaspace(), partial(train_unigram.unigram_tree, threads=threads), ("<unk>",)),
+        "bpe": lambda: (word_splitters.scanner(pattern), partial(bpe_trainer.bpe_tree, pattern=pattern), ()),
+        "wordpiece": lambda: (word_splitters.bert(), wordpiece_trainer.wordpiece_tree, wordpiece_trainer.SPECIALS),
+        "unigram": lambda: (word_splitters.metaspace(), partial(unigram_trainer.unigram_tree, threads=threads), ("<unk>",)),
     }[algorithm]()
     if algorithm != "bpe":
         make = partial(make, splitter=splitter)
