@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pikojax.cli import progress
 from pikojax.cli.main import main
 from pikojax.text import load, train_char, train_word
 
@@ -175,6 +177,45 @@ def test_view_shows_tokens_in_the_terminal_and_as_a_page(here, capsys, monkeypat
     assert "page.html exists" in capsys.readouterr().err
 
 
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_is_a_plain_line_now_and_then(monkeypatch, capsys):
+    now_s = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with progress.bar() as report:
+        for megabytes in range(0, 31):
+            report("count", megabytes * 10**6, 60 * 10**6)
+            now_s[0] += 1.0
+        report("merge", 5, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["count 10.0 of 60.0 MB, 1.0 MB/s, 0:50 left", "count 20.0 of 60.0 MB, 1.0 MB/s, 0:40 left", "count 30.0 of 60.0 MB, 1.0 MB/s, 0:30 left"]
+
+
+def test_progress_is_a_live_bar_in_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.bar() as report:
+        for done in (10**6, 2 * 10**6):
+            report("count", done, 4 * 10**6)
+            time.sleep(0.6)
+    assert "count 2.0 of 4.0 MB" in sys.stderr.getvalue() and "MB/s" in sys.stderr.getvalue() and " left" in sys.stderr.getvalue()
+
+
+def test_an_interrupt_writes_nothing_and_is_exit_130(here, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pikojax.text.train.train_files", interrupted)
+    assert main(["tokenizer", "train", "--algorithm", "char", "--text", "prose.txt", "-o", "x.json"]) == 130
+    assert not Path("x.json").exists() and capsys.readouterr().err == "pikojax: interrupted\n"
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -204,6 +245,10 @@ def test_view_shows_tokens_in_the_terminal_and_as_a_page(here, capsys, monkeypat
         (["train", "--algorithm", "char", "--text", "empty.txt", "-o", "x.json"], "the text is empty"),
         (["train", "--algorithm", "char", "--vocab-size", "9", "--text", "prose.txt", "-o", "x.json"], "leave it out"),
         (["train", "--algorithm", "word", "--vocab-size", "1", "--text", "prose.txt", "-o", "x.json"], "raise it"),
+        (["train", "--algorithm", "word", "--pattern", "gpt2", "--text", "prose.txt", "-o", "x.json"], "is for bpe"),
+        (["train", "--algorithm", "bpe", "--vocab-size", "9", "--text", "prose.txt", "-o", "x.json"], "raise it"),
+        (["train", "--algorithm", "bpe", "--text", "empty.txt", "-o", "x.json"], "the text is empty"),
+        (["train", "--algorithm", "bpe", "--pattern", "nope", "--text", "prose.txt", "-o", "x.json"], "no pattern is called 'nope'"),
         (["view", "char.json", "--text", "prose.txt", "-o", "no/such/x.html"], "there is no folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -79,7 +79,7 @@ def train(args: argparse.Namespace) -> dict:
     out = free(args)
     start_s = time.perf_counter()
     with progress.bar() as report:
-        tok = trainer.train_files(args.algorithm, args.text, args.vocab_size, args.special, args.pattern or "gpt2", args.threads or cores(), report)
+        tok = trainer.train_files(args.algorithm, args.text, args.vocab_size, args.special, args.pattern, args.threads or cores(), report)
     seconds = time.perf_counter() - start_s
     saved = tok.save(out)
     print(f"{saved}: {tok.vocab_size:,} tokens in {seconds:.1f} s, at most {peak_rss_bytes() / 1e6:,.0f} MB of memory")

@@ -24,12 +24,13 @@ def train_files(
     paths: Iterable[str | os.PathLike],
     vocab_size: int | None = None,
     specials: Sequence[str] | None = None,
-    pattern: str = "gpt2",
+    pattern: str | None = None,
     threads: int = 2,
     on_progress: Progress | None = None,
 ):
-    """A tokenizer of the text in `paths`. None: the algorithm's own vocabulary size and special tokens."""
+    """A tokenizer of the text in `paths`. None: the algorithm's own vocabulary size, special tokens, and split into words."""
     files = files_of(paths)
+    require(algorithm == "bpe" or pattern is None, f"pattern = {pattern!r} is for bpe; {algorithm} splits text in a way of its own; leave it out")
     if algorithm == "char":
         from pikojax.text.char import train_char
 
@@ -46,11 +47,12 @@ def train_files(
     return _train_subwords(algorithm, files, sizes, specials, pattern, threads, on_progress)
 
 
-def _train_subwords(algorithm: str, files: list, sizes: dict, specials: Sequence[str] | None, pattern: str, threads: int, on_progress: Progress | None):
+def _train_subwords(algorithm: str, files: list, sizes: dict, specials: Sequence[str] | None, pattern: str | None, threads: int, on_progress: Progress | None):
     from pikojax.text import bpe_trainer, unigram_trainer, word_splitters, wordpiece_trainer
     from pikojax.text.tokenizer import Tokenizer
     from pikojax.text.word_counts import count_files
 
+    pattern = pattern or "gpt2"
     splitter, make, firsts = {
         "bpe": lambda: (word_splitters.scanner(pattern), partial(bpe_trainer.bpe_tree, pattern=pattern), ()),
         "wordpiece": lambda: (word_splitters.bert(), wordpiece_trainer.wordpiece_tree, wordpiece_trainer.SPECIALS),
