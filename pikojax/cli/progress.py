@@ -52,7 +52,8 @@ def bar() -> Iterator[Callable[[str, int, int | None], None]]:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            with Progress(BarColumn(), TextColumn("{task.description}"), console=Console(file=sys.stderr), transient=True, refresh_per_second=5) as live:
+            console = Console(file=sys.stderr)
+            with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, refresh_per_second=5) as live:
                 task = live.add_task("", total=None)
 
                 def report(stage: str, done: int, total: int | None = None) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from pikojax.cli import progress
 from pikojax.config import UserError, require, user_path
 
-HELP = "make, use and measure tokenizers: pikojax tokenizer train --algorithm bpe --vocab-size 8000 --text book.txt -o book.json"
+HELP = "make, use, look at and measure tokenizers: pikojax tokenizer info tokenizer.json"
 ACTIONS = ("train", "encode", "decode", "info", "bench", "view")
 FLAGS = {  # flag → the actions it belongs to
     "algorithm": ("train",),

@@ -209,7 +209,9 @@ def encode_chat(
         require(role in roles, f"a message's role is {role!r}; give one of: {', '.join(roles)}")
     given = _plain({"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt, **variables})
     given = {key: value if key in NAMED_SPECIALS else marked.words(value) for key, value in given.items()}
-    given["messages"] = [{marked.words(key): value if key == "role" else marked.words(value) for key, value in each.items()} for each in _reasoned(_plain(messages))]
+    given["messages"] = [
+        {marked.words(key): value if key == "role" else marked.words(value) for key, value in each.items()} for each in _reasoned(_plain(messages))
+    ]
     text = _render(templates, given, name, max_chars, max_seconds)
     return _encode(tok, str.__str__(text), marked.mask_of(text))
 

@@ -296,7 +296,8 @@ def _guarded(name: str, inner: Callable) -> Callable:
     return filtered
 
 
-FILTERS = {name: _guarded(name, inner) for name, inner in {**{name: DEFAULT_FILTERS[name] for name in (*_READ_LITTLE, *_JINJAS_OWN)}, **_OURS}.items()}
+_ALLOWED = {**{name: DEFAULT_FILTERS[name] for name in (*_READ_LITTLE, *_JINJAS_OWN)}, **_OURS}
+FILTERS = {name: _guarded(name, inner) for name, inner in _ALLOWED.items()}
 
 
 # ---------------------------------------------------------------- what may be called

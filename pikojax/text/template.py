@@ -33,7 +33,8 @@ LIMIT_TEMPLATE = 64_000  # characters; the longest published chat templates have
 LIMIT_BRANCHES = 400_000  # names × branches: what compiling takes grows with it
 # ---------------------------------------------------------------- what stands for jinja2's syntax
 
-_CONCAT, _STEPS, _SIZED, _SLICE, _SEEN, _KEY = (f"\0{name}" for name in ("concat", "steps", "sized", "slice", "seen", "key"))  # no template can name them
+# filters that stand in the rewritten tree; a template that named one would only be charged
+_CONCAT, _STEPS, _SIZED, _SLICE, _SEEN, _KEY = (f"\0{name}" for name in ("concat", "steps", "sized", "slice", "seen", "key"))
 
 
 def _steps(context, iterable: Iterable) -> Iterator:

@@ -47,7 +47,9 @@ def train_files(
     return _train_subwords(algorithm, files, sizes, specials, pattern, threads, on_progress)
 
 
-def _train_subwords(algorithm: str, files: list, sizes: dict, specials: Sequence[str] | None, pattern: str | None, threads: int, on_progress: Progress | None):
+def _train_subwords(
+    algorithm: str, files: list, sizes: dict, specials: Sequence[str] | None, pattern: str | None, threads: int, on_progress: Progress | None
+):
     from pikojax.text import bpe_trainer, unigram_trainer, word_splitters, wordpiece_trainer
     from pikojax.text.tokenizer import Tokenizer
     from pikojax.text.word_counts import count_files
