@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pikojax import plugins
 from pikojax.checked import GROUPS, UserError, build, expand_groups, is_text, keys, nearest, parse_value, require, toml_value
 
 
@@ -230,12 +231,12 @@ def model_block(name: str) -> type:
     require(isinstance(name, str), f"model.name = {name!r}; give one of: {', '.join(MODEL_BLOCKS)}")
     if name in MODEL_BLOCKS:
         return MODEL_BLOCKS[name]
-    from importlib.metadata import entry_points
-
-    plug_ins = {entry.name: entry for entry in entry_points(group="pikojax.models")}
-    if name in plug_ins:
-        return plug_ins[name].load().config_class
-    raise UserError(f"model.name = {name!r} is no model{nearest(name, [*MODEL_BLOCKS, *plug_ins])}")
+    model = plugins.load("pikojax.models", name)
+    if model is None:
+        raise UserError(f"model.name = {name!r} is no model{nearest(name, [*MODEL_BLOCKS, *plugins.names('pikojax.models')])}")
+    block = getattr(model, "config_class", None)
+    require(dataclasses.is_dataclass(block), f"model.name = {name!r}: this plug-in brings no model with a config_class; mend or uninstall it")
+    return block
 
 
 def load_config(path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:

@@ -86,7 +86,18 @@ def test_plugins_are_listed_not_loaded(tmp_path, monkeypatch):
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[pikojax.models]\nmamba = no_such_module:model\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert doctor.facts(measure=False)["plugins"]["pikojax.models"] == ["mamba = no_such_module:model"]
+    found = doctor.facts(measure=False)
+    (point,) = found["plugins"]
+    assert point == {
+        "group": "pikojax.models",
+        "name": "mamba",
+        "value": "no_such_module:model",
+        "package": "other",
+        "version": "1.0",
+        "trouble": "there is no module no_such_module",
+    }
+    assert "plug-in mamba: there is no module no_such_module; mend or uninstall other" in found["to_fix"]
+    assert ("plug-in", "pikojax.models: mamba = no_such_module:model, of other 1.0: there is no module no_such_module") in doctor._rows(found)
 
 
 def test_text_ends_with_what_to_fix(capsys, monkeypatch):

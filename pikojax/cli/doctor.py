@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pikojax
+from pikojax import plugins
 
 HELP = "what is installed, what works and how fast memory is read"
 
@@ -25,7 +26,6 @@ EXTRAS = {
 }
 OTHERS = {"tensorboard": "tensorboard"}  # used where it is installed; no extra brings it
 PACKAGES = ("jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "safetensors", "rich")
-PLUGIN_GROUPS = ("pikojax.models", "pikojax.tokenizers", "pikojax.kernels")
 TELLING_FEATURES = (
     "sse42 avx avx2 fma f16c avx512f avx512bw avx512dq avx512vl avx512vnni avx512bf16 avxvnni amxint8 amxbf16 "
     "asimd asimddp i8mm sve bf16"
@@ -59,7 +59,7 @@ def facts(measure: bool = True, threads: int | None = None) -> dict:
         **_tried("caches", _caches),
         "extras": {extra: _presence(parts) for extra, parts in EXTRAS.items()},
         "others": _presence(OTHERS),
-        "plugins": _plugins(),
+        **_tried("plugins", plugins.listed),
         **_bandwidth(measure, threads),
     }
     return found | {"to_fix": _to_fix(found)}
@@ -187,12 +187,6 @@ def _presence(parts: dict[str, str]) -> dict[str, str | None]:
     return {name: (_version(name) or "present") if find_spec(module) else None for name, module in parts.items()}
 
 
-def _plugins() -> dict[str, list[str]]:
-    from importlib.metadata import entry_points
-
-    return {group: sorted(f"{point.name} = {point.value}" for point in entry_points(group=group)) for group in PLUGIN_GROUPS}
-
-
 def _bandwidth(measure: bool, threads: int | None) -> dict:
     """Native or numpy, and from inside a jitted function, which also shows that native kernels can be called from JAX."""
     found = {"read_bandwidth_gb_per_s": None, "read_bandwidth_by": None, "read_bandwidth_in_jit_gb_per_s": None}
@@ -224,6 +218,7 @@ def _to_fix(found: dict) -> list[str]:
     fixes += [f"{key.removesuffix('_error')}: {found[key]}" for key in failed]
     why_not = dict.fromkeys(how.removeprefix("none: ") for how in found["native"].values() if how.startswith("none: "))
     fixes += [f"no native code: {why}" for why in why_not]
+    fixes += [f"plug-in {p['name']}: {p['trouble']}; mend or uninstall {p['package']}" for p in found["plugins"] if p["trouble"]]
     return fixes + [cache["trouble"] for cache in found["caches"] if cache["trouble"]]
 
 
@@ -266,7 +261,7 @@ def _rows(found: dict) -> list[tuple[str, str]]:
         *(("cache", f"{c['path']}: {_size(c['bytes'])}, {c['trouble'] or 'private'}") for c in found["caches"]),
         *((f"extra {extra}", _extra(extra, parts)) for extra, parts in found["extras"].items()),
         *((name, version or f"absent: pip install {name}") for name, version in found["others"].items()),
-        *(("plug-in", f"{group}: {point}") for group, points in found["plugins"].items() for point in points),
+        *(("plug-in", _plugin(each)) for each in found["plugins"]),
     ]
 
 
@@ -296,6 +291,11 @@ def _extra(extra: str, parts: dict[str, str | None]) -> str:
     present = ", ".join(f"{name} {version}" for name, version in parts.items() if version) or "absent"
     missing = ", ".join(name for name, version in parts.items() if version is None)
     return f"{present}; missing {missing}: pip install 'pikojax[{extra}]'" if missing else present
+
+
+def _plugin(point: dict) -> str:
+    said = f"{point['group']}: {point['name']} = {point['value']}, of {point['package']} {point['version']}"
+    return said + (f": {point['trouble']}" if point["trouble"] else "")
 
 
 def _size(n_bytes: int | None) -> str:

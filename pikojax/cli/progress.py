@@ -32,6 +32,57 @@ def show() -> Iterator[Report]:
     yield _plain()
 
 
+@contextlib.contextmanager
+def bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A function (stage, done, total) for work that is no training; "count" is in bytes, other stages in what they count."""
+    last_s, stage_s = [time.monotonic()], {}  # when a line was last said; when each stage began
+
+    def line(stage: str, done: int, total: int | None) -> str:
+        seconds = time.monotonic() - stage_s[stage]
+        factor, unit = (1e6, " MB") if stage == "count" else (1, "")
+        amount = "{:,.1f}" if stage == "count" else "{:,.0f}"
+        parts = [f"{stage} {amount.format(done / factor)}" + (f" of {amount.format(total / factor)}" if total else "") + unit]
+        if seconds > 0.5 and done:
+            rate = done / factor / seconds
+            parts += [f"{rate:,.1f}{unit}/s"] + ([f"{clock((total - done) / factor / rate)} left"] if total and total >= done else [])
+        return ", ".join(parts)
+
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            console = Console(file=sys.stderr)
+            with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, refresh_per_second=5) as live:
+                task = live.add_task("", total=None)
+
+                def report(stage: str, done: int, total: int | None = None) -> None:
+                    stage_s.setdefault(stage, time.monotonic())
+                    live.update(task, description=line(stage, done, total), completed=done, total=total)
+
+                yield report
+            return
+
+    def report(stage: str, done: int, total: int | None = None) -> None:
+        stage_s.setdefault(stage, time.monotonic())
+        if time.monotonic() - last_s[0] >= PLAIN_EVERY_S:
+            last_s[0] = time.monotonic()
+            _say(line(stage, done, total))
+
+    yield report
+
+
+def print_rich(text) -> None:
+    """A rich text, or a plain string, on stdout; as wide as it is where no one looks."""
+    if isinstance(text, str):
+        print(text)
+        return
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    Console(file=sys.stdout, highlight=False, width=None if terminal else 10_000, soft_wrap=not terminal).print(text)
+
+
 def visible(text: str) -> str:
     """`text` with control and direction-changing characters spelled out: a model's words must not drive the terminal."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else _spelled(c) for c in text)

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 from pikojax.cli import progress
-from pikojax.config import Config, RunConfig, UserError, find_config, load_config, to_toml, user_path
+from pikojax.config import Config, RunConfig, UserError, find_config, load_config, model_block, to_toml, user_path
 
 HELP = "train a model from a config file: pikojax train configs/lightllm.toml train.steps=500"
 
@@ -68,7 +68,7 @@ def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
     overrides = []
     for flag, (key, default, _) in FLAGS.items():
         given = getattr(args, flag)
-        value = given if given is not None else default if source is None else None
+        value = given if given is not None else default if source is None and not (flag == "model_size" and _has_no_sizes(items)) else None
         if value is not None:
             overrides.append(f"{key}={value if given is None or key != 'data.path' else json.dumps(value, ensure_ascii=False)}")
     overrides += [item for item in items if "=" in item]
@@ -78,6 +78,12 @@ def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
     elif config.run.dir is None:
         config = _in_folder(config, Path("runs") / find_config(source).stem)
     return config, Path(config.run.dir) if args.resume == HERE and resume is None else resume
+
+
+def _has_no_sizes(items: list[str]) -> bool:
+    """Whether the settings name a model (a plug-in's, say) that knows no size = "tiny"."""
+    names = [item.partition("=")[2] for item in items if item.startswith("model.name=")]
+    return bool(names) and not hasattr(model_block(names[-1]), "SIZES")
 
 
 def run_folder(path: Path) -> Path:

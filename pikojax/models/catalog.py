@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
-from pikojax.config import MODEL_BLOCKS, UserError
+from pikojax import plugins
+from pikojax.config import MODEL_BLOCKS, require
 
 
 class Catalog(Mapping):
@@ -12,17 +13,14 @@ class Catalog(Mapping):
     def __getitem__(self, name: str):
         if name in MODEL_BLOCKS:
             return import_module(f"pikojax.models.{name}").MODEL
-        from importlib.metadata import entry_points
-
-        for entry in entry_points(group="pikojax.models"):
-            if entry.name == name:
-                return entry.load()
-        raise UserError(f"no model {name!r}; there are: {', '.join(self)}")
+        model = plugins.load("pikojax.models", name)
+        require(model is not None, f"no model {name!r}; there are: {', '.join(self)}")
+        missing = [part for part in ("config_class", "init", "forward", "new_cache", "axes") if not hasattr(model, part)]
+        require(not missing, f"the plug-in {name!r} brings no Model: it lacks {', '.join(missing)}; mend or uninstall it")
+        return model
 
     def __iter__(self) -> Iterator[str]:
-        from importlib.metadata import entry_points
-
-        return iter([*MODEL_BLOCKS, *(entry.name for entry in entry_points(group="pikojax.models"))])
+        return iter(dict.fromkeys([*MODEL_BLOCKS, *plugins.names("pikojax.models")]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

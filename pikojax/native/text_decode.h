@@ -1,0 +1,113 @@
+// ids → text: each token's bytes one after another.
+//
+//   [Hello][,][ wor][ld] → "Hello, world"        the first token may read otherwise than the rest: WordPiece puts no space before it
+//
+// With byte fallback, tokens <0xNN> side by side are bytes of characters; if they make no UTF-8, each becomes U+FFFD.
+// Leaves out: decoders that look at neighbours otherwise; Python runs those.
+#pragma once
+#include "text_vocab.h"
+
+namespace pikojax_text {
+
+class Decoder {
+ public:
+  // `first` may be empty: all tokens read alike wherever they stand.
+  Decoder(Alphabet alphabet, bool byte_fallback, const Byte* blob, size_t n, const int32_t* ids, size_t n_tokens, const Byte* first, size_t n_first) {
+    rest_ = read(alphabet, blob, n, ids, n_tokens, byte_fallback);
+    if (n_first) first_ = read(alphabet, first, n_first, ids, n_tokens, false);
+  }
+
+  // Bytes that `write` needs at most, or -1 - i where ids[i] is not in the vocabulary.
+  int64_t size(const int32_t* ids, size_t n) const {
+    int64_t total = 16;
+    for (size_t i = 0; i < n; ++i) {
+      if (uint32_t(ids[i]) >= rest_.slots.size()) return -1 - int64_t(i);
+      total += is_byte(ids[i]) ? 3 : rest_.slots[ids[i]].size;
+    }
+    if (n && !first_.slots.empty()) total += first_.slots[ids[0]].size;
+    return total;
+  }
+
+  size_t write(const int32_t* ids, size_t n, Byte* out) const {
+    Byte* to = out;
+    size_t i = 0;
+    if (n && !first_.slots.empty()) to = copy(first_, ids[i++], to);
+    const bool bytes = !byte_.empty();
+    while (i < n) {
+      if (!bytes || !is_byte(ids[i])) {
+        to = copy(rest_, ids[i++], to);
+        continue;
+      }
+      Byte* from = to;
+      for (; i < n && is_byte(ids[i]); ++i) *to++ = Byte(byte_[ids[i]]);
+      if (is_utf8(from, to)) continue;
+      const size_t count = to - from;
+      for (to = from; to < from + 3 * count; to += 3) std::memcpy(to, "\xEF\xBF\xBD", 3);
+    }
+    return size_t(to - out);
+  }
+
+ private:
+  struct Slot {
+    uint64_t begin = 0;
+    uint32_t size = 0;
+  };
+  struct Texts {
+    std::vector<Byte> bytes;
+    std::vector<Slot> slots;  // by id
+  };
+
+  Texts read(Alphabet alphabet, const Byte* blob, size_t n, const int32_t* ids, size_t n_tokens, bool byte_fallback) {
+    const Alphabets alphabets;
+    Texts texts;
+    size_t i = 0;
+    for_parts(blob, n, [&](const Byte* p, const Byte* end) {
+      if (i == n_tokens || ids[i] < 0 || ids[i] >= (1 << 28)) throw std::runtime_error("ids that are not one for each token");
+      const uint32_t id = uint32_t(ids[i++]);
+      const size_t before = texts.bytes.size();
+      if (!alphabets.read(alphabet, p, end, texts.bytes)) {
+        texts.bytes.resize(before);
+        texts.bytes.insert(texts.bytes.end(), p, end);
+      }
+      if (texts.slots.size() <= id) texts.slots.resize(id + 1);
+      texts.slots[id] = {before, uint32_t(texts.bytes.size() - before)};
+      if (byte_fallback) {
+        if (byte_.size() <= id) byte_.resize(id + 1, -1);
+        byte_[id] = byte_of(p, end);
+      }
+    });
+    if (i != n_tokens) throw std::runtime_error("ids that are not one for each token");
+    texts.bytes.resize(texts.bytes.size() + 16);
+    return texts;
+  }
+
+  static int16_t byte_of(const Byte* p, const Byte* end) {
+    const auto digit = [](Byte c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+    if (end - p != 6 || std::memcmp(p, "<0x", 3) != 0 || p[5] != '>' || digit(p[3]) < 0 || digit(p[4]) < 0) return -1;
+    return int16_t(digit(p[3]) * 16 + digit(p[4]));
+  }
+
+  bool is_byte(uint32_t id) const { return id < byte_.size() && byte_[id] >= 0; }
+
+  static bool is_utf8(const Byte* p, const Byte* end) {
+    for (Char c; p < end; p += c.size) {
+      c = read_char(p, end);
+      if (c.code == kInvalid) return false;
+    }
+    return true;
+  }
+
+  // Sixteen bytes at once where that is enough: `out` has room, see `size`.
+  static Byte* copy(const Texts& texts, uint32_t id, Byte* to) {
+    const Slot slot = texts.slots[id];
+    const Byte* from = texts.bytes.data() + slot.begin;
+    if (slot.size <= 16) std::memcpy(to, from, 16);
+    else std::memcpy(to, from, slot.size);
+    return to + slot.size;
+  }
+
+  Texts rest_, first_;
+  std::vector<int16_t> byte_;  // by id: the byte of <0xNN>, -1 for other tokens; empty without byte fallback
+};
+
+}  // namespace pikojax_text
