@@ -167,9 +167,9 @@ def to_tree(spec: dict, file: str) -> dict:
     require(kind in ("BPE", "Unigram", "char"), f"{file} is a model of type {kind or spec['model_type']!r}; those known are unigram, bpe and char")
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
-        {"id": i, "content": text, **flags, "special": type_ != USER_DEFINED}
+        {"id": i, "content": text, **flags, "special": True}
         for i, (text, _, type_) in enumerate(pieces)
-        if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
+        if type_ in (UNKNOWN, CONTROL)
     ]
     return {
         "version": "1.0",
@@ -223,6 +223,9 @@ def _bpe(spec: dict, vocab: dict[str, int], unk_id: int, kind: str) -> dict:
     scores = [score for _, score, type_ in pieces if type_ in (NORMAL, UNUSED, USER_DEFINED)]
     falling = all(a > b for a, b in zip(scores, scores[1:], strict=False))
     order = {"rank_order": True} if falling else {"score_order": True, "scores": [score for _, score, _ in pieces]}
+    usable = {text for text, _, type_ in pieces if type_ in (NORMAL, UNUSED, USER_DEFINED)}
+    if any(char not in usable for text in usable for char in text):
+        order["text_symbols"] = True  # a character without a piece of its own may become part of one
     return bpe_model(vocab, **more, **order, **_private(spec))
 
 
@@ -268,20 +271,3 @@ def _post_processor(spec: dict, kind: str, vocab: dict[str, int]) -> dict | None
         pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}]
         return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {eos: {"id": eos, "ids": [vocab[eos]], "tokens": [eos]}}}
     return None
-
-
-def to_hugging_face(normalizer: dict) -> dict:
-    """The parts of Hugging Face's nearest to a `SentencePiece` normalizer, as transformers' converters write them."""
-    steps: list[dict] = []
-    if normalizer["precompiled_charsmap"]:
-        steps.append({"type": "Precompiled", "precompiled_charsmap": normalizer["precompiled_charsmap"]})
-    if normalizer["remove_extra_whitespaces"]:
-        steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    if normalizer["add_dummy_prefix"] and not normalizer["treat_whitespace_as_suffix"]:
-        steps.append({"type": "Prepend", "prepend": SPACE})
-    if normalizer["escape_whitespaces"]:
-        steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
-    if normalizer["add_dummy_prefix"] and normalizer["treat_whitespace_as_suffix"]:
-        steps.append({"type": "Replace", "pattern": {"Regex": r"\z"}, "content": SPACE})
-    return {"type": "Sequence", "normalizers": steps}
