@@ -217,6 +217,24 @@ def test_ties_unused_pieces_and_characters_without_a_piece(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        {"scores": [1]}, {"scores": "x"}, {"scores": None}, {"unk_token": None}, {"unk_token": "?"}, {"user_defined": ["?"]}, {"user_defined": "a"},
+        {"unused": [1]}, {"reserved": [[]]}, {"byte_fallback": True}, {"scores": ["a"] * 6},
+    ],
+)  # fmt: skip
+def test_private_keys_of_a_saved_file_are_checked(tmp_path, damage):
+    path = tmp_path / "x.model"
+    path.write_bytes(model([*SOME, ("ab", -1, 1), ("ba", -1, 1)], [(3, 2)]))
+    tree = load(path).tree
+    assert tree["model"]["score_order"]
+    (tmp_path / "x.json").write_text(json.dumps({**tree, "model": {**tree["model"], **damage}}))
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "x.json").encode("ab")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "content, said",
     [
         (model(SOME)[:-3], "cut short"),

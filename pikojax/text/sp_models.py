@@ -28,12 +28,16 @@ class SentencePieceModel:
     def __init__(self, model: Mapping, banned: frozenset[int]):
         vocab = model["vocab"]
         self.all = {token: i for i, (token, _) in enumerate(vocab)} if isinstance(vocab, list) else vocab
-        self.unk_id = model["unk_id"] if isinstance(vocab, list) else vocab[model["unk_token"]]
+        unk_id = model.get("unk_id") if isinstance(vocab, list) else vocab.get(model.get("unk_token"))
+        require(unk_id is not None, "the SentencePiece model in this file has no unknown piece; fetch the file again")
+        self.unk_id: int = unk_id
         reserved, user_defined, unused = (_pieces(model, name) for name in ("reserved", "user_defined", "unused"))
         self.vocab = {token: i for token, i in self.all.items() if token not in reserved and i not in banned}  # what text can become
         self.unused, self.user_defined = {self.all[token] for token in unused}, {self.all[token] for token in user_defined}
         self.normal = [i for token, i in self.vocab.items() if i not in self.unused | self.user_defined]
-        self.byte_ids = [self.all[f"<0x{byte:02X}>"] for byte in range(256)] if model.get("byte_fallback") else None
+        names = [f"<0x{byte:02X}>" for byte in range(256)] if model.get("byte_fallback") else []
+        require(all(name in self.all for name in names), "the SentencePiece model in this file lacks byte pieces; fetch the file again")
+        self.byte_ids = [self.all[name] for name in names]
         self.match_user_defined = longest_match(user_defined)
 
     def encode(self, piece: str) -> list[int]:
@@ -61,7 +65,7 @@ class SentencePieceModel:
 def _pieces(model: Mapping, name: str) -> set[str]:
     found, vocab = model.get(name) or [], model["vocab"]
     known = {token for token, _ in vocab} if isinstance(vocab, list) else vocab
-    good = isinstance(found, list) and all(isinstance(token, str) and token in known for token in found)
+    good = isinstance(found, list) and all(isinstance(token, str) and token != "" and token in known for token in found)
     require(good, f"{name} of the model holds something that is not in its vocabulary; fetch the file again")
     return set(found)
 
@@ -83,7 +87,7 @@ class _BPE(SentencePieceModel):
     def __init__(self, model: Mapping, banned: frozenset[int]):
         super().__init__(model, banned)
         scores = model.get("scores") if model.get("score_order") else range(0, -1 - max(self.all.values()), -1)
-        good = scores is not None and len(scores) > max(self.all.values()) and all(isinstance(score, int | float) for score in scores)
+        good = isinstance(scores, list | range) and len(scores) > max(self.all.values()) and all(isinstance(score, int | float) for score in scores)
         require(good, "score_order of the model needs scores, a number for each id; fetch the file again")
         self.scores = scores if model.get("rank_order") or model.get("score_order") else None  # `char` models join nothing
 
@@ -148,7 +152,7 @@ class _Unigram(SentencePieceModel):
                 self.worth[id] = _float32(_float32(0.1) * (len(token.encode()) - 1))  # as of version 0.2.3; earlier ones: -0.1
         lengths: dict[str, set[int]] = {}
         for token, id in self.vocab.items():
-            if id not in self.unused:
+            if id not in self.unused and token:
                 lengths.setdefault(token[0], set()).add(len(token))
         self.lengths = {char: sorted(found) for char, found in lengths.items()}
 
