@@ -5,7 +5,7 @@
 The file says nothing about how text is cut before merging nor which special tokens there are: that follows from the name
 (cl100k_base.tiktoken), or from the number of tokens where the name says nothing. `read` gives a tokenizer.json's tree whose model
 has `rank_order`: which pairs merge is decided by the token they make, not by a list of merges. The two differ rarely, and
-tiktoken does the former. The Split carries `peer: tiktoken`: its classes are those of tiktoken's Unicode tables.
+tiktoken does the former.
 
 Leaves out: special tokens of encodings that are not listed here, which a rank file cannot name.
 """
@@ -64,8 +64,8 @@ def read(path: str | Path) -> dict:
     clash = next((special for special, id in specials.items() if id in ranks), None)
     require(clash is None, f"{path} gives the id of {clash} to a plain token; it is not {name}: name the file for what it is")
     chars = byte_chars()
-    vocab = {"".join(map(chars.__getitem__, token)): rank for rank, token in sorted(ranks.items())}
-    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False, "peer": "tiktoken"}
+    vocab = {"".join(map(chars.__getitem__, token)): rank for rank, token in sorted(ranks.items())} | specials  # whose ids stand apart
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {

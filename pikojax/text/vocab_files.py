@@ -193,10 +193,15 @@ def _add_from_config(tree: dict, config: dict, vocab_path: Path) -> None:
     if not entries and file.exists():
         entries = {str(id): {"content": content} for content, id in read_json(file).items()}
     by_content = {entry["content"]: entry for entry in tree["added_tokens"]}
+    vocab = tree["model"]["vocab"]
+    taken = set(vocab.values())
     for id, entry in entries.items():
         content = entry.get("content") if isinstance(entry, dict) else None
         good = isinstance(content, str) and content != "" and id.isdigit() and len(id) < 9
         require(good, f"{vocab_path.parent}: the added token {str(id)[:20]!r} needs a number and its content; mend tokenizer_config.json")
         flags = {flag: bool(entry.get(flag, default)) for flag, default in _FLAGS.items()}
         by_content[content] = {"id": int(id), "content": content, **flags}
+        if content not in vocab and int(id) not in taken:  # in the vocabulary too: an added token alone would get the next free id
+            vocab[content] = int(id)
+            taken.add(int(id))
     tree["added_tokens"] = sorted(by_content.values(), key=lambda entry: entry["id"])
