@@ -8,7 +8,7 @@ from figures import CYCLE, label, plt, rows_of, spread, write_table
 
 here, rows = rows_of(__file__)
 reference = {"bpe": "tokenizers", "wordpiece": "tokenizers", "unigram": "sentencepiece"}
-colors = dict(zip(("pikojax", "tokenizers", "sentencepiece", "pikojax 1 thread", "pikojax unsplit"), CYCLE, strict=False))
+colors = dict(zip(("pikojax", "tokenizers", "sentencepiece", "pikojax 1 thread", "pikojax by script"), CYCLE, strict=False))
 figure, panels = plt.subplots(1, 3, figsize=(10, 4), dpi=130, layout="constrained")
 lines = []
 for ax, (algorithm, base) in zip(panels, reference.items(), strict=True):

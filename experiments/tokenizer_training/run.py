@@ -24,7 +24,7 @@ ROUNDS, VOCAB_SIZE, CORPUS_MB = 2, 32_000, 100
 SIDES = {  # what is trained → who trains it
     "bpe": ("tokenizers", "pikojax", "pikojax 1 thread"),
     "wordpiece": ("tokenizers", "pikojax"),
-    "unigram": ("sentencepiece", "pikojax", "tokenizers", "pikojax unsplit"),
+    "unigram": ("sentencepiece", "pikojax", "tokenizers", "pikojax by script"),
 }
 
 

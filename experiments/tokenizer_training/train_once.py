@@ -25,7 +25,7 @@ def pikojax(algorithm: str, vocab_size: int, files: list[str], variant: str) -> 
         return list(bpe_tree(counts, vocab_size)["model"]["vocab"])
     if algorithm == "wordpiece":
         return list(wordpiece_tree(counts, vocab_size)["model"]["vocab"])
-    rules = dict(split_by_script=False, character_coverage=1.0) if variant == "unsplit" else {}
+    rules = dict(split_by_script=True) if variant == "by script" else {}
     return unigram_tree(counts, vocab_size, threads=threads, **rules)["model"]["vocab"]
 
 
@@ -59,11 +59,19 @@ def sentencepiece(algorithm: str, vocab_size: int, files: list[str], variant: st
     return [[model.id_to_piece(i), model.get_score(i)] for i in range(model.vocab_size())]
 
 
+def peak_rss_bytes() -> int:
+    """Linux counts in ru_maxrss what the process that started this one held; VmHWM begins anew."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 library, algorithm, vocab_size, out, variant, *files = sys.argv[1:]
 began_s = time.perf_counter()
 vocab = globals()[library](algorithm, int(vocab_size), files, variant)
 seconds = time.perf_counter() - began_s
-unit = 1 if sys.platform == "darwin" else 1024
 with open(out, "w") as file:
     json.dump(vocab, file)
-print(json.dumps({"seconds": seconds, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "vocab_size": len(vocab)}))
+print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), "vocab_size": len(vocab)}))

@@ -73,7 +73,11 @@ class Trie {
           }
         }
     });
+    size_t n_arcs = 0;
+    for (const Arcs& part : parts) n_arcs += part.arcs.size();
     Arcs all = std::move(parts[0]);
+    all.arcs.reserve(n_arcs);
+    all.firsts.reserve(texts.chars.size() + 1);
     for (int part = 1; part < threads; ++part) {
       const uint32_t before = static_cast<uint32_t>(all.arcs.size());
       for (const uint32_t first : parts[part].firsts) all.firsts.push_back(before + first);
@@ -107,29 +111,28 @@ std::vector<Seed> repeated_substrings(const Texts& texts, uint32_t longest) {
   for (uint32_t length = 1; length <= longest; ++length) {
     KeyTable table;
     std::vector<Group> longer;
-    std::vector<uint32_t> longer_of;
     size_t to = 0, word = 0;
-    const size_t n = length == 1 ? texts.chars.size() : places.size();
-    if (length == 1) places.resize(n);
+    if (length == 1) places.resize(texts.chars.size()), groups_of.resize(texts.chars.size());
+    const size_t n = places.size();
     for (size_t i = 0; i < n; ++i) {
       const uint32_t place = length == 1 ? static_cast<uint32_t>(i) : places[i];
+      const uint32_t parent = groups_of[i];
       while (texts.starts[word + 1] <= place) ++word;
-      const uint32_t parent = length == 1 ? 0 : groups_of[i];
       if (place + length > texts.starts[word + 1] || (length > 1 && groups[parent].weight < 2)) continue;
       const uint32_t group = table.insert(static_cast<uint64_t>(parent) << 21 | texts.chars[place + length - 1]);
       if (group == longer.size()) longer.push_back({0, place, parent, false});
       longer[group].weight += texts.weights[word];
-      places[to++] = place;
-      longer_of.push_back(group);
+      places[to] = place;  // never before what is still to be read
+      groups_of[to++] = group;
     }
     places.resize(to);
+    groups_of.resize(to);
     if (length > 1) {
       for (const Group& group : longer) groups[group.parent].grows |= group.weight == groups[group.parent].weight;
       for (const Group& group : groups)
         if (length > 2 && group.weight >= 2 && !group.grows) seeds.push_back({group.weight * (length - 1), group.at, length - 1});
     }
     groups.swap(longer);
-    groups_of.swap(longer_of);
   }
   for (const Group& group : groups)
     if (longest > 1 && group.weight >= 2) seeds.push_back({group.weight * longest, group.at, longest});

@@ -6,9 +6,9 @@
     prune:  drop the pieces without which the best cuts of the words lose least likelihood, to 3/4 of them; then again
 
 Seeds are the substrings that come twice, scored by occurrences × length; one that the same character always follows is left to the longer.
-As in SentencePiece, a piece stays within one word and one script (so "foo(" is two), single characters always stay, and
-characters beyond `character_coverage` of the text become unknown (or bytes, with `byte_fallback`). Differences: words are
-counted with their weights from the start, and a word that comes twice may be a seed whatever follows it.
+A piece stays within one word; with `split_by_script` also within one script, as SentencePiece has it. Single characters always stay;
+those beyond `character_coverage` of the text become unknown (or bytes, with `byte_fallback`). Words are counted
+with their weights from the start, and a word that comes twice may be a seed whatever follows it.
 
 Expected counts are added up in whole multiples of 2^-24, so their sum does not depend on the order: any number of threads, and
 the native version, give the same result to the last bit. Long words would leave the range of floats: α and β are lifted by 2^400
@@ -45,16 +45,19 @@ class Rules:
     byte_fallback: bool = False
     character_coverage: float = 0.9995  # the share of the text whose characters are in the vocabulary
     max_piece_length: int = 16
-    seed_size: int = 1_000_000
+    seed_size: int | None = None  # None: 8 · vocab_size. Far more do harm: pruning, which looks one step ahead, then errs more often
     shrinking_factor: float = 0.75
     n_sub_iterations: int = 2
-    split_by_script: bool = True
+    split_by_script: bool = False  # as SentencePiece does: no piece such as foo( or x1
 
     def __post_init__(self):
         require(2 <= self.max_piece_length <= 16, f"max_piece_length = {self.max_piece_length}; give 2 to 16")
         require(0 < self.character_coverage <= 1, f"character_coverage = {self.character_coverage}; give a share above 0, at most 1")
         require(0 < self.shrinking_factor < 1, f"shrinking_factor = {self.shrinking_factor}; give a factor between 0 and 1")
         require(self.unk_token in self.special_tokens, f"unk_token = {self.unk_token!r} is none of the special tokens; add it")
+
+    def seeds(self) -> int:
+        return 8 * self.vocab_size if self.seed_size is None else self.seed_size
 
 
 def train_unigram(
@@ -265,7 +268,7 @@ class _Python:
     def __init__(self, counts: WordCounts, rules: Rules, wanted: np.ndarray):
         self.words = stretches(((word.decode("utf-8", "replace"), count) for word, count in counts.items()), rules, wanted)
         self.longest = rules.max_piece_length
-        self.scores = seed_pieces(self.words, self.longest, rules.seed_size)
+        self.scores = seed_pieces(self.words, self.longest, rules.seeds())
 
     def size(self) -> int:
         return len(self.scores)
@@ -286,7 +289,7 @@ class _Native:
     def __init__(self, counts: WordCounts, rules: Rules, wanted: np.ndarray, threads: int):
         self.lib = counts.lib
         scripts = scripts_of()
-        longest, most = rules.max_piece_length, rules.seed_size
+        longest, most = rules.max_piece_length, rules.seeds()
         by_script = _pointer(scripts) if rules.split_by_script else None
         self.handle = self.lib.pikojax_unigram_new(counts.handle, by_script, _pointer(wanted), longest, most, threads)
 
