@@ -351,7 +351,8 @@ def _model(model: dict, setup: Setup, keep: list) -> None:
     vocab = model["vocab"]
     if kind == "Unigram":
         tokens, ids = [token for token, _ in vocab], np.arange(len(vocab), dtype=np.int32)
-        _keep(setup, keep, "scores", np.array([score for _, score in vocab], np.float64))
+        scores = [float(score) if model.get("float32") else as_hugging_face_reads(score) for _, score in vocab]
+        _keep(setup, keep, "scores", np.array(scores, np.float64))
         unk = model.get("unk_id")
         setup.float32 = bool(model.get("float32"))
     else:
@@ -379,6 +380,19 @@ def _model(model: dict, setup: Setup, keep: list) -> None:
             raise Unknown("byte fallback with prefixes, suffixes or a byte-level alphabet")
         setup.whole_first = bool(model.get("ignore_merges"))
         _merges(model, ids, tokens, setup, keep)
+
+
+def as_hugging_face_reads(number: float) -> float:
+    """The float64 that its JSON reader makes of a decimal number: all digits as one number, then divided by a power of ten.
+
+    This rounds twice, so every few numbers the last bit is another than the nearest, and sums that tie here differ there.
+    """
+    digits, _, exponent = repr(float(number)).partition("e")
+    whole, _, fraction = digits.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    power = int(exponent or 0) - len(fraction)
+    value = float(int(whole + fraction))
+    return value * 10.0**power if power >= 0 else value / 10.0**-power if power > -23 else float(number)
 
 
 def _merges(model: dict, ids: np.ndarray, tokens: list[str], setup: Setup, keep: list) -> None:
