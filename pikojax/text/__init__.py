@@ -1,8 +1,11 @@
-"""Tokenizers: text ↔ ids. `load` opens a tokenizer.json of any kind known here; `train_char`, `train_word` make one."""
+"""Tokenizers: text ↔ ids. `load` opens a tokenizer.json or an older kind of file; `train_…` make one.
+
+    tok = load("tokenizer.json"); ids = tok.encode("Hello"); tok.decode(ids)
+"""
 
 _PUBLIC = {  # name → where it lives
     "Tokenizer": "pikojax.text.tokenizer",
-    "load": "pikojax.text.tokenizer",
+    "load": "pikojax.text.files",
     "train_char": "pikojax.text.char",
     "train_word": "pikojax.text.word",
 }

@@ -40,6 +40,9 @@ class CharTokenizer(WordLevel):
             )
         return ids
 
+    def pieces(self, text: str) -> list[str]:
+        return list(text)
+
     def safe_cut(self, text: str) -> int:
         return len(text)
 

@@ -1,59 +1,81 @@
-"""What every tokenizer shares: special tokens inside a text, ids back to text, streaming, and files.
+"""The pipeline that every tokenizer is: described by the tree of a tokenizer.json, whatever file it came from.
 
-    encode:  text → special tokens | plain stretches → each stretch by the kind's own `encode_plain` → int32 ids
-    decode:  ids → tokens → text; a kind may glue them in its own way
+    text → added tokens cut out → normalizer → pre-tokenizer → model → post-processor → int32 ids;    ids → tokens → decoder → text
 
-A kind is a subclass that knows how to encode a plain stretch and how to write itself as `tokenizer.json` (the shape of
-Hugging Face's `tokenizers`, which loads our files and agrees with them). `load` chooses the kind by the file's model type.
+`Tokenizer(tree)` builds the parts (each in its own file) and checks them. `encode` hands plain stretches to the native code where
+there is some for this tree; `encode_slowly` is the same in Python alone, the oracle. `load` is in load.py.
 
-`decode` shows special tokens, so that `decode(encode(x))` is x; `skip_special_tokens=True` leaves them out.
-Leaves out: normalizers, post-processors, pairs of texts, offsets.
+`decode` shows special tokens, so that for kinds that lose nothing `decode(encode(x))` is x; `skip_special_tokens=True` leaves them out.
+Truncation and padding that a file asks for are what `encode_padded` does when asked; `encode` never cuts a text.
 """
 
-import json
 import os
-import re
-import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from pikojax.config import UserError, require
+from pikojax.text import added, byte_level, decoders, hf_json, normalizers, postprocess, pretokenizers
+from pikojax.text.aligned import Aligned
+from pikojax.text.models import build_model, read_vocabulary
+from pikojax.text.stream import TextStream
 
 EOS = "<|endoftext|>"  # what we put between documents
 UNK = "<unk>"
-EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "[EOS]")  # what others call it
+EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<｜end▁of▁sentence｜>", "<|im_end|>")  # what others call it
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<｜begin▁of▁sentence｜>", "<|startoftext|>", "[CLS]")
+PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
+Allowed = Literal["all"] | Collection[str]
+
+
+class Encoding(NamedTuple):
+    ids: np.ndarray  # int32[n]
+    tokens: list[str]
+    char_spans: np.ndarray  # int64[n, 2]: the characters of its text that a token stands for; (0, 0) for one that was put in
+    byte_spans: np.ndarray  # the same in bytes of UTF-8
+    type_ids: np.ndarray  # int32[n]: which text of a pair
+    special_mask: np.ndarray  # bool[n]: put in by the post-processor
 
 
 class Tokenizer:
-    """`tokens[id]` is the text of an id; `specials` are the tokens that are parsed out of a text before anything else."""
+    def __init__(self, tree: dict[str, Any]):
+        self.tree = tree
+        self._normalize = normalizers.build(tree.get("normalizer"))
+        self._pretokenize = pretokenizers.build(tree.get("pre_tokenizer"))
+        self._process = postprocess.build(tree.get("post_processor"))
+        self._decoder = decoders.build(tree.get("decoder"))
+        self._vocab = read_vocabulary(tree)
+        self._added = added.read(tree, self._vocab.ids, self._normalize)
+        self.ids = {**self._vocab.ids, **self._added.ids}  # token → id
+        self._by_id = {**{i: token for token, i in self._vocab.ids.items()}, **self._vocab.more, **{i: t.content for i, t in self._added.by_id.items()}}
+        require(bool(self._by_id), "it has an empty vocabulary")
+        self.vocab_size = max(self._by_id) + 1  # ids that no token has count too: a model has rows for them
+        self._shown = {**self._by_id, **self._added.shown}
+        self._special_ids = {i for i, token in self._by_id.items() if token in self._added.specials}
+        self.specials = tuple(sorted(self._added.specials, key=self.ids.__getitem__))
+        self.eos_id, self.bos_id, self.pad_id = (
+            next((self.ids[name] for name in names if name in self._added.specials), None) for names in (EOS_NAMES, BOS_NAMES, PAD_NAMES)
+        )
+        self.unk_id = self._vocab.unk_id
+        self._frame = postprocess.frame(self._process)
+        self._models: dict[frozenset[int], Any] = {}
 
-    def __init__(self, tokens: Sequence[str], specials: Collection[str] = ()):
-        self.tokens = list(tokens)
-        self.ids = {token: i for i, token in enumerate(self.tokens)}
-        self.specials = tuple(sorted(specials, key=self.ids.__getitem__))
-        self.eos_id = next((self.ids[name] for name in EOS_NAMES if name in self.specials), None)
-        self.unk_id: int | None = None
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "Tokenizer":
+        """The tokenizer of a tree; one that only char or word can be is theirs, which are quicker."""
+        from pikojax.text.wordlevel import from_tree
 
-    # what a kind brings
+        return (from_tree(tree) if hf_json.model_type(tree["model"]) == "WordLevel" else None) or Tokenizer(tree)
 
-    def encode_plain(self, text: str) -> np.ndarray:
-        raise NotImplementedError
+    # ---------------------------------------------------------------- the vocabulary
 
-    def to_json(self) -> dict:
-        raise NotImplementedError
-
-    def safe_cut(self, text: str) -> int:
-        """The last place where `text` may be cut so that the parts encode as the whole does; 0: nowhere."""
-        return 0
-
-    # what all share
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.tokens)
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The token of each id; "" where an id has none."""
+        return [self._by_id.get(i, "") for i in range(self.vocab_size)]
 
     @property
     def n_special(self) -> int:
@@ -63,104 +85,225 @@ class Tokenizer:
         return self.ids.get(token)
 
     def id_to_token(self, id: int) -> str | None:
-        return self.tokens[id] if 0 <= id < len(self.tokens) else None
+        return self._by_id.get(id)
 
-    def encode(
-        self, text: str, add_special_tokens: bool = True, allowed_special: Literal["all"] | Collection[str] = "all"
-    ) -> np.ndarray:
-        """int32 ids. `allowed_special=()` reads special tokens in `text` as plain text. (No kind here frames its text, so
-        `add_special_tokens` changes nothing yet.)"""
-        allowed = self._allowed(allowed_special)
-        if not any(token in text for token in allowed):
-            return self.encode_plain(text)
-        longest_first = sorted(allowed, key=len, reverse=True)  # leftmost, then longest, as Hugging Face does
-        parts = re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
-        ids = [
-            np.array([self.ids[part]], np.int32) if i % 2 else self.encode_plain(part) for i, part in enumerate(parts) if part
-        ]
-        return np.concatenate(ids)
+    def to_json(self) -> dict:
+        return self.tree
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write `tokenizer.json` (`path`: the file, or a folder that exists), whole or not at all."""
+        from pikojax.text.save import to_hugging_face
+
+        return hf_json.write(to_hugging_face(self.to_json()), Path(path))
+
+    # ---------------------------------------------------------------- text → ids
+
+    def encode(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
+        """int32 ids. `allowed_special=()` reads special tokens in `text` as plain text, and the text then gives none.
+
+        Bytes can be given to byte-level kinds, also such as are no UTF-8."""
+        return self._encode(text, add_special_tokens, allowed_special, self._native)
+
+    def encode_slowly(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
+        """`encode` by the Python code alone."""
+        return self._encode(text, add_special_tokens, allowed_special, None)
+
+    def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
+        plain, cache, parts = self._read_as_plain(allowed_special), {}, []
+        for stretch, i in self._stretches(self._readable(text), plain):
+            if i is not None:
+                parts.append([i])
+            elif native is not None and self._native_may(stretch, plain):
+                parts.append(native.encode(stretch.text.encode()))
+            else:
+                parts.append(self._encode_stretch(stretch, plain, cache))
+        if add_special_tokens and self._frame is None:
+            ids = [i for part in parts for i in part]
+            made = self._process([postprocess.Part(ids, [""] * len(ids), [(0, 0)] * len(ids), [0] * len(ids), 0)], True)
+            parts = [part.ids for part in made]
+        elif add_special_tokens:
+            parts = [self._frame[0], *parts, self._frame[1]]
+        return np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+
+    def encode_with_offsets(
+        self, text: str | bytes, pair: str | bytes | None = None, add_special_tokens: bool = True, allowed_special: Allowed = "all"
+    ) -> Encoding:
+        """The ids with where each comes from. Offsets of a pair's second text count in that text."""
+        from pikojax.text.batch import join
+
+        texts = [self._readable(each) for each in ([text] if pair is None else [text, pair])]
+        plain = self._read_as_plain(allowed_special)
+        parts = [self._part(each, plain, i) for i, each in enumerate(texts)]
+        return join(self._process(parts, add_special_tokens), texts)
+
+    def encode_batch(
+        self, texts: Sequence[str], threads: int | None = None, add_special_tokens: bool = True, allowed_special: Allowed = "all"
+    ) -> list[np.ndarray]:
+        """`encode` of each. Threads help where the native code serves."""
+        from pikojax.text.batch import encode_batch
+
+        return encode_batch(self, texts, threads, add_special_tokens, allowed_special)
+
+    def encode_padded(self, texts: Sequence[str | tuple[str, str]], **options):
+        """Texts or pairs as one array: see batch.py for length, truncate, side, pad_id."""
+        from pikojax.text.batch import encode_padded
+
+        return encode_padded(self, texts, **options)
+
+    def safe_cut(self, text: str) -> int:
+        """The last place where `text` may be cut so that the parts encode as the whole does; 0: nowhere."""
+        from pikojax.text.cuts import safe_cut
+
+        return safe_cut(self, text)
+
+    # ---------------------------------------------------------------- ids → text
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
+        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens)))
+
+    def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
+        """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
+        if (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
+            return b"".join(map(byte_level.to_bytes, self.visible_tokens(ids, skip_special_tokens)))
+        return self.decode(ids, skip_special_tokens).encode()
+
+    def stream(self, skip_special_tokens: bool = False) -> TextStream:
+        return TextStream(self, skip_special_tokens)
+
+    def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
+        """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
         ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        tokens = map(self.tokens.__getitem__, ids.tolist())
+        tokens, ids = self._shown, ids.ravel().tolist()
         if skip_special_tokens:
-            tokens = (token for token in tokens if token not in self.specials)
-        return "".join(tokens)
+            ids = [i for i in ids if i not in self._special_ids]
+        return [tokens[i] for i in ids if i in tokens]
 
-    def stream(self, skip_special_tokens: bool = False) -> "TextStream":
-        return TextStream(self, skip_special_tokens)
+    # ---------------------------------------------------------------- how
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write `tokenizer.json` (`path`: the file, or a folder that exists), whole or not at all."""
-        path = Path(path)
-        path = path / "tokenizer.json" if path.is_dir() else path
-        text = json.dumps(self.to_json(), ensure_ascii=False, indent=1) + "\n"
+    @cached_property
+    def _native(self):
+        """The native encoder of this pipeline; None where there is none."""
+        if os.environ.get("PIKOJAX_TEXT") == "python":
+            return None
         try:
-            _write_whole(path, text.encode())
-        except OSError as error:
-            raise UserError(f"cannot write {path} ({error.strerror}); choose a folder that exists and can be written") from None
-        return path
+            from pikojax.text.native import plan
+        except ImportError:
+            return None
+        return plan(self.tree)
 
-    def _allowed(self, allowed_special: Literal["all"] | Collection[str]) -> Collection[str]:
+    def _native_may(self, stretch: Aligned, plain: Collection[str]) -> bool:
+        """Native code knows no forbidden tokens, no bytes that are no text, and not where in the text a stretch stands."""
+        if plain and any(special in stretch.text for special in plain):
+            return False
+        return not self._asks_for_start or stretch.base == 0
+
+    def _readable(self, text: str | bytes) -> str:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "surrogateescape")
+            if not text.isascii() and any("\udc80" <= char <= "\udcff" for char in set(text)):
+                require(self._byte_level, "these bytes are no UTF-8 text, which only a byte-level tokenizer can read; give text")
+            return text
+        require(isinstance(text, str), f"encode wants text, got {type(text).__name__}")
+        try:
+            text.isascii() or text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"the text holds half a surrogate pair, U+{ord(text[error.start]):04X}; it is no Unicode text") from None
+        return text
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return any(part.get("type") == "ByteLevel" for name in ("normalizer", "pre_tokenizer") for part in _parts(self.tree.get(name)))
+
+    @cached_property
+    def _asks_for_start(self) -> bool:
+        """Whether a part wants to know if it stands at the start of the text."""
+        found = [part for part in _parts(self.tree.get("pre_tokenizer")) if part.get("type") == "Metaspace"]
+        return any(pretokenizers.metaspace_scheme(part) == "first" for part in found)
+
+    def _read_as_plain(self, allowed_special: Allowed) -> frozenset[str]:
+        """The special tokens that are plain text this time."""
         if isinstance(allowed_special, str):
             require(allowed_special == "all", f"allowed_special = {allowed_special!r}; give 'all' or a collection of special tokens")
-            return self.specials
+            return frozenset()
         for token in allowed_special:
             require(token in self.specials, f"{token!r} is no special token of this tokenizer; it has: {', '.join(self.specials) or 'none'}")
-        return allowed_special
+        return self._added.specials - set(allowed_special)
+
+    def _stretches(self, text: str, plain: Collection[str], track: bool = False) -> Iterator[tuple[Aligned, int | None]]:
+        """All of the text: added tokens with their ids, and normalized stretches between them."""
+        track = track or self._asks_for_start
+        whole = Aligned(text, [(i, i + 1) for i in range(len(text))] if track else None)
+        for first, last, i in self._added.raw.split(text, plain):
+            stretch = whole.cut(first, last)
+            if i is not None:
+                yield stretch, i
+                continue
+            normal = self._normalize(stretch)
+            for begin, end, j in self._added.normalized.split(normal.text, plain):
+                yield normal.cut(begin, end), j
+
+    def _cut_stretch(self, stretch: Aligned) -> Iterable[Aligned]:
+        return [piece for piece in self._pretokenize(stretch) if piece.text]
+
+    def _encode_stretch(self, stretch: Aligned, plain: Collection[str], cache: dict) -> Sequence[int]:
+        model, ids = self._model(plain), []
+        for piece in self._cut_stretch(stretch):
+            found = cache.get(piece.text)
+            if found is None:
+                found = [i for i, _ in model.encode_with_lengths(piece.text)]
+                if len(piece.text) < 100:
+                    cache[piece.text] = found
+            ids += found
+        return ids
+
+    def _model(self, plain: Collection[str]):
+        """The model in Python. It must not make a special token out of plain text, even if the vocabulary would let it."""
+        banned = frozenset(self.ids[token] for token in plain)
+        if banned not in self._models:
+            self._models[banned] = build_model(self.tree, self._vocab, banned)
+        return self._models[banned]
+
+    def _part(self, text: str, plain: Collection[str], which: int) -> postprocess.Part:
+        ids, tokens, spans, model, cache = [], [], [], self._model(plain), {}
+        for stretch, i in self._stretches(text, plain, track=True):
+            if i is not None:
+                ids.append(i)
+                tokens.append(stretch.text)
+                spans.append((stretch.spans[0][0], stretch.spans[-1][1]))
+                continue
+            for piece in self._cut_stretch(stretch):
+                places = cache.get(piece.text)
+                if places is None:
+                    places = cache[piece.text] = list(_places(model.encode_with_lengths(piece.text), piece.text))
+                for found, first, last in places:
+                    shown = self._by_id[found]
+                    if found == self.unk_id and self._vocab.shows_unknown:
+                        shown = piece.text[first:last]
+                    ids.append(found)
+                    tokens.append(shown)
+                    spans.append((piece.spans[first][0], piece.spans[last - 1][1]))
+        return postprocess.Part(ids, tokens, spans, [which] * len(ids), which)
 
 
-class TextStream:
-    """Ids in one by one, text out as soon as it is certain; the pieces joined are `decode` of all ids."""
-
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool):
-        self.tokenizer, self.skip_special_tokens = tokenizer, skip_special_tokens
-
-    def push(self, id: int) -> str:
-        return self.tokenizer.decode([int(id)], self.skip_special_tokens)
-
-    def finish(self) -> str:
-        return ""  # these kinds never hold text back: every token is whole characters
-
-
-def load(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`, or in a folder that has one."""
-    path = Path(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    try:
-        tree = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
-    model = tree.get("model") if isinstance(tree, dict) else None
-    require(isinstance(model, dict), f"{file} has no model; give a tokenizer.json in Hugging Face's shape")
-    kind = model.get("type") or ("BPE" if "merges" in model else None)  # older BPE files name no type
-    require(kind in _LOADERS, f"{file} holds a tokenizer of type {kind!r}; the types known here are: {', '.join(_LOADERS)}")
-    return _LOADERS[kind](tree, file)
+def _places(found: Sequence[tuple[int, int]], piece: str) -> Iterator[tuple[int, int, int]]:
+    """(id, first, last) in characters of the piece, from lengths in bytes; a part of a character's bytes is the character."""
+    of_byte = range(len(piece))
+    if not piece.isascii():
+        of_byte = [at for at, char in enumerate(piece) for _ in char.encode("utf-8", "surrogateescape")]
+    at = 0
+    for i, length in found:
+        first, last = of_byte[at], of_byte[min(at + abs(length), len(of_byte)) - 1] + 1
+        yield i, first, last
+        at = min(at + max(length, 0), len(of_byte) - 1)
 
 
-def _load_word_level(tree: dict[str, Any], file: Path) -> Tokenizer:
-    from pikojax.text.wordlevel import from_json
-
-    return from_json(tree, file)
-
-
-_LOADERS = {"WordLevel": _load_word_level}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _parts(tree: dict | None) -> Iterator[dict]:
+    """A part of the tree and, if it is a Sequence, those in it."""
+    if isinstance(tree, dict):
+        yield tree
+        for name in ("normalizers", "pretokenizers", "decoders"):
+            for part in tree.get(name) or ():
+                yield from _parts(part)

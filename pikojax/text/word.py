@@ -37,6 +37,9 @@ class WordTokenizer(WordLevel):
         require(missing is None, f"{missing!r} is not in the vocabulary and this tokenizer has no {UNK}; make one that has")
         return np.fromiter(map(self.ids.__getitem__, pieces), np.int32, len(pieces))
 
+    def pieces(self, text: str) -> list[str]:
+        return _pieces(text)
+
     def safe_cut(self, text: str) -> int:
         return safe_cut(text)
 

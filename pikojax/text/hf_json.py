@@ -1,0 +1,196 @@
+"""The shape of Hugging Face's tokenizer.json: reading it from a file that may be hostile, and writing it.
+
+    {"added_tokens": […], "normalizer": {"type": …} | null, "pre_tokenizer": …, "post_processor": …, "decoder": …, "model": {…}}
+
+A file is read once, checked key by key as its parts are built (`field`), and refused in one line that names the key. Numbers
+that JSON does not have (NaN), text that is no Unicode, and ids beyond any real vocabulary are refused here.
+
+Leaves out: what the parts do; each is built in its own file.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pikojax.config import UserError, require
+
+ID_LIMIT = 2**22  # the largest vocabularies have a few 100,000 tokens; a list of ids up to here is still cheap
+_MISSING = object()
+_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
+
+
+def read_tree(file: Path) -> dict:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
+    try:
+        tree = json.loads(content, parse_constant=_no_constant)
+    except (ValueError, RecursionError, MemoryError):
+        raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
+    model = tree.get("model") if isinstance(tree, dict) else None
+    require(isinstance(model, dict), f"{file} has no model; give a tokenizer.json in Hugging Face's shape")
+    return tree
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def shown(value: Any) -> str:
+    """A value of a file for an error line: one line, not long."""
+    text = ascii(value) if isinstance(value, str | int | float | None) else f"{_NAMES.get(type(value), 'something else')}"
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def field(part: Any, name: str, wanted: type | tuple, default: Any = _MISSING, what: str | None = None) -> Any:
+    """`part[name]` if it is of the type wanted; None and a missing key give the default, where there is one."""
+    require(isinstance(part, Mapping), f"a part of the tokenizer is {shown(part)}; it must be an object")
+    value = part.get(name)
+    what = what or part.get("type") or "a part of the tokenizer"
+    if value is None:
+        require(default is not _MISSING, f"{shown(what)} has no {name!r}; add it")
+        return default
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    good = isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+    if good and isinstance(value, int) and float in wanted:
+        good = abs(value) < 2**63
+    require(good, f"{name} of {shown(what)} is {shown(value)}; it must be {' or '.join(_NAMES.get(kind, str(kind)) for kind in wanted)}")
+    if isinstance(value, float):
+        require(math.isfinite(value), f"{name} of {shown(what)} is not a finite number")
+    if isinstance(value, str):
+        check_unicode(value, f"{name} of {shown(what)}")
+    return value
+
+
+def character(part: Mapping, name: str, default: Any = _MISSING) -> str:
+    value = field(part, name, str, default)
+    require(len(value) == 1, f"{name} of {shown(part.get('type'))} is {shown(value)}; it must be one character")
+    return value
+
+
+def pattern_of(part: Mapping) -> tuple[str, bool]:
+    """(the pattern, whether it is a regular expression) of {"pattern": {"String": …} | {"Regex": …}}"""
+    pattern = part.get("pattern")
+    if isinstance(pattern, str):
+        pattern = {"String": pattern}
+    names = [name for name in ("String", "Regex") if isinstance(pattern, dict) and isinstance(pattern.get(name), str)]
+    require(len(names) == 1, f"pattern of {shown(part.get('type'))} is {shown(pattern)}; give {{\"String\": …}} or {{\"Regex\": …}}")
+    check_unicode(pattern[names[0]], f"pattern of {shown(part.get('type'))}")
+    return pattern[names[0]], names[0] == "Regex"
+
+
+def check_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} holds half a surrogate pair, which is no Unicode text; mend the file") from None
+
+
+def build(part: Any, kinds: Mapping[str, Callable], what: str, depth: int = 0) -> Any:
+    """The part made by the function that `kinds` has for its type; an unknown type is refused by name."""
+    require(depth < 20, f"the {what}s are nested more than 20 deep; flatten the Sequence")
+    kind = field(part, "type", str, what=what)
+    require(kind in kinds, f"the {what} {shown(kind)} is not known here; those known are: {', '.join(sorted(kinds))}")
+    return kinds[kind](part, depth) if kind == "Sequence" else kinds[kind](part)
+
+
+def sequence(part: Mapping, name: str) -> list:
+    parts = field(part, name, list)
+    require(len(parts) <= 1000, f"{name} has {len(parts)} parts; give at most 1000")
+    return parts
+
+
+# ---------------------------------------------------------------- vocabularies
+
+
+def vocabulary(model: Mapping) -> dict[str, int]:
+    """model.vocab as token → id, each id a whole number that no other token has."""
+    vocab = field(model, "vocab", dict, what="the model")
+    check_unicode("".join(vocab), "the vocabulary")
+    ids = list(vocab.values())
+    if set(map(type, ids)) - {int} or ids and not 0 <= min(ids) <= max(ids) < ID_LIMIT:
+        token, bad = next((t, i) for t, i in vocab.items() if type(i) is not int or not 0 <= i < ID_LIMIT)
+        raise UserError(f"the token {shown(token)} has the id {shown(bad)}; ids must be whole numbers from 0 to {ID_LIMIT - 1}")
+    if len(set(ids)) < len(ids):
+        seen: dict[int, str] = {}
+        token, other = next((t, seen[i]) for t, i in vocab.items() if seen.setdefault(i, t) != t)
+        raise UserError(f"the tokens {shown(other)} and {shown(token)} have the same id {vocab[token]}; give each its own")
+    return vocab
+
+
+def scored_vocabulary(model: Mapping) -> list[tuple[str, float]]:
+    """model.vocab of Unigram: a list of [token, log probability], the id being the place."""
+    vocab = field(model, "vocab", list, what="the model")
+    require(len(vocab) < ID_LIMIT, f"the vocabulary has {len(vocab)} tokens; {ID_LIMIT - 1} are possible")
+    for entry in vocab:
+        good = type(entry) is list and len(entry) == 2 and type(entry[0]) is str
+        if not good or type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e300:
+            raise UserError(f"the vocabulary holds {shown(str(entry)[:60])}; each entry must be [token, finite score]")
+    check_unicode("".join(token for token, _ in vocab), "the vocabulary")
+    return [(token, float(score)) for token, score in vocab]
+
+
+def merge_list(model: Mapping, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    """model.merges as pairs, each of known tokens with a known concatenation. Files have pairs, or "left right" as text."""
+    merges, prefix = field(model, "merges", list, [], what="the model"), field(model, "continuing_subword_prefix", str, "")
+    pairs = []
+    for entry in merges:
+        merge = entry.split(" ") if isinstance(entry, str) else entry
+        if isinstance(entry, str) and entry.startswith("#version"):
+            continue
+        if type(merge) is not list or len(merge) != 2 or type(merge[0]) is not str or type(merge[1]) is not str:
+            raise UserError(f"merges holds {shown(str(entry)[:60])}; each must be two tokens")
+        left, right = merge
+        joined = left + right[len(prefix) :]
+        if left not in vocab or right not in vocab or joined not in vocab:
+            missing = next(token for token in (left, right, joined) if token not in vocab)
+            raise UserError(f"the merge of {shown(left)} and {shown(right)} needs the token {shown(missing)}, which the vocabulary lacks")
+        pairs.append((left, right))
+    return pairs
+
+
+def model_type(model: Mapping) -> str | None:
+    """The model's type; older files name none and are told apart by what they hold."""
+    kind = model.get("type")
+    if kind is not None:
+        return kind if isinstance(kind, str) else shown(kind)
+    if "merges" in model:
+        return "BPE"
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    if "max_input_chars_per_word" in model or "continuing_subword_prefix" in model:
+        return "WordPiece"
+    return "WordLevel" if "vocab" in model and "unk_token" in model else None
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write(tree: Mapping, path: Path) -> Path:
+    """`path`: the file, or a folder that exists; written whole or not at all."""
+    path = path / "tokenizer.json" if path.is_dir() else path
+    text = json.dumps(tree, ensure_ascii=False, indent=1) + "\n"
+    try:
+        _write_whole(path, text.encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose a folder that exists and can be written") from None
+    return path
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
