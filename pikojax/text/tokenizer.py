@@ -110,20 +110,27 @@ class Tokenizer:
 
     def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
         plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        for stretch, i in self._stretches(self._readable(text), plain):
+        for stretch, i in self._sections(self._readable(text), plain):
             if i is not None:
                 parts.append([i])
-            elif native is not None and self._native_may(stretch, plain):
-                parts.append(native.encode(stretch.text.encode()))
-            else:
-                parts.append(self._encode_stretch(stretch, plain, cache))
-        if add_special_tokens and self._frame is None:
-            ids = [i for part in parts for i in part]
-            made = self._process([postprocess.Part(ids, [""] * len(ids), [(0, 0)] * len(ids), [0] * len(ids), 0)], True)
-            parts = [part.ids for part in made]
-        elif add_special_tokens:
-            parts = [self._frame[0], *parts, self._frame[1]]
-        return np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+                continue
+            ids = None if native is None else self._encode_natively(stretch, plain, native)
+            if ids is not None:
+                parts.append(ids)
+                continue
+            for normal, j in self._normalized(stretch, plain):
+                parts.append([j] if j is not None else self._encode_stretch(normal, plain, cache))
+        ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+        return self.framed(ids) if add_special_tokens else ids
+
+    def framed(self, ids: np.ndarray) -> np.ndarray:
+        """The ids of a text with what the post-processor puts around them."""
+        if self._frame is not None:
+            before, behind = (np.asarray(part, np.int32) for part in self._frame)
+            return np.concatenate([before, ids, behind]) if len(before) + len(behind) else ids
+        n = len(ids)
+        made = self._process([postprocess.Part(ids.tolist(), [""] * n, [(0, 0)] * n, [0] * n, 0)], True)
+        return np.array([i for part in made for i in part.ids], np.int32)
 
     def encode_with_offsets(
         self, text: str | bytes, pair: str | bytes | None = None, add_special_tokens: bool = True, allowed_special: Allowed = "all"
@@ -184,21 +191,39 @@ class Tokenizer:
     # ---------------------------------------------------------------- how
 
     @cached_property
-    def _native(self):
-        """The native encoder of this pipeline; None where there is none."""
+    def _planned(self) -> tuple[Any, str | None]:
+        """The native encoder of this pipeline, or None and why there is none."""
         if os.environ.get("PIKOJAX_TEXT") == "python":
-            return None
+            return None, "PIKOJAX_TEXT=python asks for the Python code"
         try:
             from pikojax.text.native import plan
         except ImportError:
-            return None
-        return plan(self.tree)
+            return None, "this copy has no native code for text"
+        return plan(self.tree, lambda part, text: normalizers.build(part)(Aligned(text, None)).text)
 
-    def _native_may(self, stretch: Aligned, plain: Collection[str]) -> bool:
-        """Native code knows no forbidden tokens, no bytes that are no text, and not where in the text a stretch stands."""
-        if plain and any(special in stretch.text for special in plain):
-            return False
-        return not self._asks_for_start or stretch.base == 0
+    @property
+    def _native(self):
+        return self._planned[0]
+
+    def _encode_natively(self, stretch: Aligned, plain: Collection[str], native) -> np.ndarray | None:
+        """The ids of what stands between added tokens by the native code, which normalizes by itself; None where it cannot."""
+        if not self._is_plain(stretch, plain):
+            return None
+        from pikojax.text.native import NativeError
+
+        try:
+            return native.encode(stretch.text.encode(), at_start=stretch.base == 0)
+        except (NativeError, UnicodeEncodeError):  # the Python code may know better, or says what is wrong
+            return None
+
+    def _is_plain(self, stretch: Aligned, plain: Collection[str]) -> bool:
+        """Whether nothing in the stretch can be an added token, cut out or not, which native code knows nothing of."""
+        wanted = self._added.normalized
+        if not plain and not wanted.ids:
+            return True
+        text = stretch.text if self.tree.get("normalizer") is None else self._normalize(stretch).text
+        parts = wanted.split(text, plain)
+        return not any(special in text for special in plain) and (not parts or parts[0][:2] == (0, len(text)) and parts[0][2] is None)
 
     def _readable(self, text: str | bytes) -> str:
         if isinstance(text, bytes):
@@ -232,18 +257,16 @@ class Tokenizer:
             require(token in self.specials, f"{token!r} is no special token of this tokenizer; it has: {', '.join(self.specials) or 'none'}")
         return self._added.specials - set(allowed_special)
 
-    def _stretches(self, text: str, plain: Collection[str], track: bool = False) -> Iterator[tuple[Aligned, int | None]]:
-        """All of the text: added tokens with their ids, and normalized stretches between them."""
+    def _sections(self, text: str, plain: Collection[str], track: bool = False) -> list[tuple[Aligned, int | None]]:
+        """All of the text: added tokens with their ids, and what stands between them."""
         track = track or self._asks_for_start
         whole = Aligned(text, [(i, i + 1) for i in range(len(text))] if track else None)
-        for first, last, i in self._added.raw.split(text, plain):
-            stretch = whole.cut(first, last)
-            if i is not None:
-                yield stretch, i
-                continue
-            normal = self._normalize(stretch)
-            for begin, end, j in self._added.normalized.split(normal.text, plain):
-                yield normal.cut(begin, end), j
+        return [(whole.cut(first, last), i) for first, last, i in self._added.raw.split(text, plain)]
+
+    def _normalized(self, section: Aligned, plain: Collection[str]) -> list[tuple[Aligned, int | None]]:
+        """A plain section as the normalizer leaves it, in turn cut at the added tokens that are looked for there."""
+        normal = self._normalize(section)
+        return [(normal.cut(first, last), i) for first, last, i in self._added.normalized.split(normal.text, plain)]
 
     def _cut_stretch(self, stretch: Aligned) -> Iterable[Aligned]:
         return [piece for piece in self._pretokenize(stretch) if piece.text]
@@ -268,7 +291,9 @@ class Tokenizer:
 
     def _part(self, text: str, plain: Collection[str], which: int) -> postprocess.Part:
         ids, tokens, spans, model, cache = [], [], [], self._model(plain), {}
-        for stretch, i in self._stretches(text, plain, track=True):
+        sections = self._sections(text, plain, track=True)
+        stretches = [part for section, i in sections for part in ([(section, i)] if i is not None else self._normalized(section, plain))]
+        for stretch, i in stretches:
             if i is not None:
                 ids.append(i)
                 tokens.append(stretch.text)
