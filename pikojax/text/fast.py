@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from pikojax.text.native import Finder, NativeDecoder, NativeEncoder, NativeError, plan
+from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
 
 
 class Fast:
@@ -112,61 +112,7 @@ def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
-def fast(tokenizer) -> Fast | None:
-    """None where there is no native code for this tokenizer; `why_not` says why."""
-    encoder, _ = plan(tokenizer.tree)
-    return None if encoder is None else Fast(tokenizer, encoder)
-
-
-def why_not(tree: dict) -> str | None:
-    """Why a tree has no native encoder; None where it has one."""
-    return plan(tree)[1]
-
-
-# ---------------------------------------------------------------- ids → text
-
-
-class FastDecoder:
-    """`tokenizer.decode` for decoders that read each token by itself (but for the first, and for runs of bytes)."""
-
-    def __init__(self, native: NativeDecoder, strip_one: bool):
-        self.native, self.strip_one = native, strip_one
-
-    def decode_bytes(self, ids: np.ndarray) -> bytes:
-        data = self.native.decode(ids)
-        return data[1:] if self.strip_one and data[:1] == b" " else data
-
-
-_LLAMA = [
-    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-    {"type": "ByteFallback"},
-    {"type": "Fuse"},
-]
-
-
-def fast_decoder(tokenizer) -> FastDecoder | None:
-    """None for decoders that are not of the known shapes, and without native code."""
-    from pikojax.text import decoders
-
-    tree = tokenizer.tree.get("decoder") or {}
-    tokens = tokenizer._shown
-    ids = np.fromiter(tokens, np.int32, len(tokens))
-    try:
-        if tree.get("type") == "ByteLevel":
-            return FastDecoder(NativeDecoder(_blob(tokens.values()), ids, alphabet=1), False)
-        if tree.get("type") in decoders.TOKEN_BY_TOKEN:
-            one = decoders.TOKEN_BY_TOKEN[tree["type"]](tree)
-            rest, first = ([one(token, is_first) for token in tokens.values()] for is_first in (False, True))
-            return FastDecoder(NativeDecoder(_blob(rest), ids, first=_blob(first)), False)
-        parts = tree.get("decoders") or [] if tree.get("type") == "Sequence" else []
-        strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-        if parts in (_LLAMA, [*_LLAMA, strip]):
-            texts = [token.replace("▁", " ") for token in tokens.values()]
-            return FastDecoder(NativeDecoder(_blob(texts), ids, byte_fallback=True), parts[-1] == strip)
-    except NativeError:
-        pass
-    return None
-
-
-def _blob(texts) -> bytes:
-    return b"".join(text.encode("utf-8", "surrogatepass") + b"\xff" for text in texts)
+def make(tokenizer) -> tuple[Fast | None, str | None]:
+    """(what encodes natively for a tokenizer, None), or (None, why there is no such)."""
+    encoder, why_not = plan(tokenizer.tree)
+    return (None, why_not) if encoder is None else (Fast(tokenizer, encoder), None)

@@ -34,7 +34,7 @@ def _blob(tokens) -> bytes:
 
 
 def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> None:
-    from pikojax.text.hf_json import model_type
+    from pikojax.text.hf_json import as_hugging_face_reads, model_type
 
     kind = model_type(model)
     if kind not in MODELS:
@@ -73,19 +73,6 @@ def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> 
             raise Unknown("byte fallback with prefixes, suffixes or a byte-level alphabet")
         setup.whole_first = bool(model.get("ignore_merges"))
         _merges(model, ids, tokens, setup, keep)
-
-
-def as_hugging_face_reads(number: float) -> float:
-    """The float64 that its JSON reader makes of a decimal number: all digits as one number, then divided by a power of ten.
-
-    This rounds twice, so every few numbers the last bit is another than the nearest, and sums that tie here differ there.
-    """
-    digits, _, exponent = repr(float(number)).partition("e")
-    whole, _, fraction = digits.partition(".")
-    fraction = "" if fraction == "0" else fraction
-    power = int(exponent or 0) - len(fraction)
-    value = float(int(whole + fraction))
-    return value * 10.0**power if power >= 0 else value / 10.0**-power if power > -23 else float(number)
 
 
 def _merges(model: dict, ids: np.ndarray, tokens: list[str], setup: Setup, keep: list) -> None:
