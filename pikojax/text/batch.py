@@ -26,28 +26,13 @@ class Padded(NamedTuple):
 def encode_batch(tokenizer, texts: Sequence[str], threads: int | None, add_special_tokens: bool, allowed_special) -> list[np.ndarray]:
     require(not isinstance(texts, str), "encode_batch wants a list of texts; put the text into a list, or use encode")
     require(threads is None or threads >= 1, f"threads = {threads}; give 1 or more")
-    native = tokenizer._native
-    if native is None or threads == 1 and len(texts) < 2:
-        return [tokenizer.encode(text, add_special_tokens, allowed_special) for text in texts]
     plain, found = tokenizer._read_as_plain(allowed_special), [None] * len(texts)
-    whole = [i for i, text in enumerate(texts) if _is_one_section(tokenizer, text, plain)]
-    from pikojax.text.native import NativeError
-
-    try:
-        made = native.encode_many([texts[i].encode() for i in whole], threads or 1)
-    except NativeError:  # one of them asks for the Python code, which one is not said
-        made, whole = [], []
-    for i, ids in zip(whole, made):
-        found[i] = tokenizer.framed(ids) if add_special_tokens else ids
-    return [tokenizer.encode(text, add_special_tokens, allowed_special) if ids is None else ids for text, ids in zip(texts, found)]
-
-
-def _is_one_section(tokenizer, text: str, plain) -> bool:
-    """Whether the native code can take the whole text as it is."""
-    if not isinstance(text, str):
-        return False
-    sections = tokenizer._sections(tokenizer._readable(text), plain)
-    return len(sections) == 1 and sections[0][1] is None and tokenizer._is_plain(sections[0][0], plain)
+    if tokenizer._native is not None:
+        found = tokenizer._native.encode([tokenizer._readable(text) for text in texts], plain, threads or 1)
+    return [
+        tokenizer.encode(text, add_special_tokens, allowed_special) if ids is None else tokenizer.framed(ids) if add_special_tokens else ids
+        for text, ids in zip(texts, found)
+    ]
 
 
 def encode_padded(

@@ -29,6 +29,7 @@ UNK = "<unk>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<｜end▁of▁sentence｜>", "<|im_end|>")  # what others call it
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<｜begin▁of▁sentence｜>", "<|startoftext|>", "[CLS]")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
+FAST_FROM_IDS = 256  # from here on it pays to have made the native decoder
 Allowed = Literal["all"] | Collection[str]
 
 
@@ -115,17 +116,13 @@ class Tokenizer:
 
     def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
         plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        for stretch, i in self._sections(self._readable(text), plain):
-            if i is not None:
-                parts.append([i])
-                continue
-            ids = None if native is None else self._encode_natively(stretch, plain, native)
-            if ids is not None:
-                parts.append(ids)
-                continue
-            for normal, j in self._normalized(stretch, plain):
-                parts.append([j] if j is not None else self._encode_stretch(normal, plain, cache))
-        ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+        text = self._readable(text)
+        ids = None if native is None else native.encode([text], plain)[0]
+        if ids is None:
+            for section, i in self._sections(text, plain):
+                stretches = [(section, i)] if i is not None else self._normalized(section, plain)
+                parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
+            ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
         return self.framed(ids) if add_special_tokens else ids
 
     def framed(self, ids: np.ndarray) -> np.ndarray:
@@ -171,24 +168,37 @@ class Tokenizer:
     # ---------------------------------------------------------------- ids → text
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens)))
+        data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
+        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else data.decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
-        if (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
+        data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
+        if data is None and (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
             return b"".join(map(byte_level.to_bytes, self.visible_tokens(ids, skip_special_tokens)))
-        return self.decode(ids, skip_special_tokens).encode()
+        return self.decode(ids, skip_special_tokens).encode() if data is None else data
+
+    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> bytes | None:
+        if ids.size < FAST_FROM_IDS or self._fast_decoder is None:
+            return None
+        if skip_special_tokens:
+            ids = ids[~np.isin(ids, list(self._special_ids))]
+        return self._fast_decoder.decode_bytes(ids)
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         return TextStream(self, skip_special_tokens)
 
-    def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
-        """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
-        ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+    def _id_array(self, ids: Iterable[int]) -> np.ndarray:
+        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32):
+            ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        tokens, ids = self._shown, ids.ravel().tolist()
+        return ids.ravel()
+
+    def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
+        """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
+        tokens, ids = self._shown, self._id_array(ids).tolist()
         if skip_special_tokens:
             ids = [i for i in ids if i not in self._special_ids]
         return [tokens[i] for i in ids if i in tokens]
@@ -200,35 +210,19 @@ class Tokenizer:
         """The native encoder of this pipeline, or None and why there is none."""
         if os.environ.get("PIKOJAX_TEXT") == "python":
             return None, "PIKOJAX_TEXT=python asks for the Python code"
-        try:
-            from pikojax.text.native import plan
-        except ImportError:
-            return None, "this copy has no native code for text"
-        return plan(self.tree, lambda part, text: normalizers.build(part)(Aligned(text, None)).text)
+        from pikojax.text.fast import make
+
+        return make(self)
 
     @property
     def _native(self):
         return self._planned[0]
 
-    def _encode_natively(self, stretch: Aligned, plain: Collection[str], native) -> np.ndarray | None:
-        """The ids of what stands between added tokens by the native code, which normalizes by itself; None where it cannot."""
-        if not self._is_plain(stretch, plain):
-            return None
-        from pikojax.text.native import NativeError
+    @cached_property
+    def _fast_decoder(self):
+        from pikojax.text.fast_decode import make
 
-        try:
-            return native.encode(stretch.text.encode(), at_start=stretch.base == 0)
-        except (NativeError, UnicodeEncodeError):  # the Python code may know better, or says what is wrong
-            return None
-
-    def _is_plain(self, stretch: Aligned, plain: Collection[str]) -> bool:
-        """Whether nothing in the stretch can be an added token, cut out or not, which native code knows nothing of."""
-        wanted = self._added.normalized
-        if not plain and not wanted.ids:
-            return True
-        text = stretch.text if self.tree.get("normalizer") is None else self._normalize(stretch).text
-        parts = wanted.split(text, plain)
-        return not any(special in text for special in plain) and (not parts or parts[0][:2] == (0, len(text)) and parts[0][2] is None)
+        return make(self) if self._native is not None else None
 
     def _readable(self, text: str | bytes) -> str:
         if isinstance(text, bytes):
