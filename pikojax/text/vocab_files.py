@@ -177,7 +177,7 @@ def _make_clip(tree: dict, vocab: dict[str, int]) -> None:
     tree["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
     tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL]}
     tree["model"] |= {"unk_token": last, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>"}
-    tree["added_tokens"] = _added([first, last], vocab, **{first: {"normalized": True}})
+    tree["added_tokens"] = _added([first, last], vocab)
     tree["post_processor"] = {
         "type": "RobertaProcessing",
         "sep": [last, vocab[last]],
