@@ -93,6 +93,12 @@ def test_files_count_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, by_li
         assert dict(count_files(files, splitter, by_line=by_line, native=False).items()) == wanted
 
 
+def test_any_pipeline_can_be_trained():
+    splitter = word_splitters.of_tree({"type": "Lowercase"}, {"type": "Whitespace"}, {"type": "WordPiece", "prefix": "##", "cleanup": True})
+    tree = wordpiece_tree(count_texts(["The cat, the hat. " * 9], splitter), 40, splitter=splitter)
+    assert {"the", "cat", "hat", ","} < tree["model"]["vocab"].keys() and tree["normalizer"] == {"type": "Lowercase"}
+
+
 def test_a_text_without_a_place_to_cut_is_cut_between_characters(tmp_path, monkeypatch):
     monkeypatch.setattr(word_counts, "BLOCK_BYTES", 10)
     monkeypatch.setattr(word_counts, "LONGEST_BLOCK_BYTES", 40)

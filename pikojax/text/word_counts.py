@@ -145,8 +145,11 @@ def _count(
             raise
         return counts
 
-    if not use_native or threads == 1:
-        return _finished(work(WordCounts(native=use_native)), splitter)
+    if not use_native:
+        counted = work(WordCounts(native=False))
+        return counted if native is False else WordCounts(counted.counts)  # where there is native code, it can train on them
+    if threads == 1:
+        return _finished(work(WordCounts(native=True)), splitter)
     with ThreadPoolExecutor(threads) as pool:  # a native call lets go of the interpreter lock
         try:
             first, *others = pool.map(work, [WordCounts(native=True) for _ in range(threads)])
@@ -160,13 +163,12 @@ def _count(
 
 def _finished(counts: WordCounts, splitter: Splitter) -> WordCounts:
     """Splits what the native counter left to Python: each distinct stretch once."""
-    if counts.lib:
-        words: Counter[bytes] = Counter()
-        for stretch, count in counts._read(True):
-            for word in splitter.words(stretch.decode("utf-8", "replace")):
-                words[word.encode()] += count
-        if words:
-            counts.add(words)
+    words: Counter[bytes] = Counter()
+    for stretch, count in counts._read(True):
+        for word in splitter.words(stretch.decode("utf-8", "replace")):
+            words[word.encode()] += count
+    if words:
+        counts.add(words)
     return counts
 
 
