@@ -211,7 +211,7 @@ def test_bpe_equals_hugging_face_on_real_files(name):
 
 
 def in_their_order(vocab: dict[str, int]):
-    """Theirs gives the "##…" of the alphabet their ids at random, differently on every run, and ties hang on them: here they come as there."""
+    """Theirs numbers the "##…" of the alphabet at random, differently on every run, and ties hang on that: here they come as there."""
     plain = bpe_trainer.alphabet
 
     def alphabet(*args):

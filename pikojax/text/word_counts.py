@@ -41,7 +41,9 @@ class WordCounts:
 
     def __init__(self, words: dict[bytes, int] | None = None, native: bool | None = None):
         self.lib = native_library() if native is not False else None
-        require(self.lib is not None or not native, "there is no native code to count with; install a C++ compiler, or leave out native=True")
+        require(
+            self.lib is not None or not native, "there is no native code to count with; install a C++ compiler, or leave out native=True"
+        )
         self.counts: Counter[bytes] = Counter()
         self.handle = self.lib.pikojax_counter_new() if self.lib else None
         if words:
@@ -117,7 +119,13 @@ def count_files(
 
 
 def _count(
-    blocks: Iterator[Block], splitter: Splitter, by_line: bool, threads: int, on_progress: Progress | None, total: int | None, native: bool | None
+    blocks: Iterator[Block],
+    splitter: Splitter,
+    by_line: bool,
+    threads: int,
+    on_progress: Progress | None,
+    total: int | None,
+    native: bool | None,
 ) -> WordCounts:
     require(threads >= 1, f"got threads={threads}, wanted at least 1")
     use_native = native is not False and splitter.make_native is not None and native_library() is not None
@@ -181,7 +189,7 @@ def _count_in_python(counts: WordCounts, splitter: Splitter, block: Block, by_li
     begin = 0
     for end in block.ends:
         text = block.data[begin:end].decode("utf-8", "replace")
-        for part in (re.findall(r"[^\n]*\n|[^\n]+", text) if by_line else [text]):
+        for part in re.findall(r"[^\n]*\n|[^\n]+", text) if by_line else [text]:
             counts.counts.update(word.encode() for word in splitter.words(part))
         begin = end
 
