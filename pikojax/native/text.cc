@@ -12,6 +12,7 @@
 
 #include "text_decode.h"
 #include "text_encode.h"
+#include "text_find.h"
 #include "text_map.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -178,4 +179,14 @@ EXPORT int64_t pikojax_text_map_look(const CharMap* map, const Byte* text, int64
 EXPORT int64_t pikojax_text_map_apply(const CharMap* map, const Byte* text, int64_t n, const int64_t* spans, const int64_t* text_end, int64_t n_spans,
                                       const Byte* texts, Byte* out) {
   return int64_t(map->apply(text, size_t(n), spans, text_end, size_t(n_spans), texts, out));
+}
+
+EXPORT Finder* pikojax_text_finder(const Byte* tokens, int64_t size, const int32_t* ids, int64_t n_tokens, char* error) {
+  return guarded<Finder*>(error, nullptr, [&] { return new Finder(tokens, size_t(size), ids, size_t(n_tokens)); });
+}
+
+EXPORT void pikojax_text_finder_free(Finder* finder) { delete finder; }
+
+EXPORT int64_t pikojax_text_find(const Finder* finder, const Byte* text, int64_t n, int64_t from, int64_t* found, int64_t room) {
+  return int64_t(finder->find(text, size_t(n), size_t(from), found, size_t(room)));
 }

@@ -30,12 +30,26 @@ struct BpeRules {
 };
 
 struct Symbols {  // scratch of one thread
-  std::vector<uint32_t> id, size, rank, made;
-  std::vector<uint32_t> previous, next;
+  std::vector<uint32_t> id, size, rank, made, previous, next;
   std::vector<uint64_t> heap;
   size_t count = 0;  // of `id` and `size`
   std::vector<uint32_t> kept_id, kept_size;
   std::vector<Byte> spelled;
+  const Byte* window = nullptr;  // the text whose symbols these are, while one piece is cut into windows
+  size_t window_size = 0;
+  bool first = false, last = false;
+
+  void link(size_t n, size_t ranks) {
+    if (next.size() < n) previous.resize(n), next.resize(n);
+    if (rank.size() < ranks) rank.resize(ranks), made.resize(ranks);
+    for (size_t i = 0; i < n; ++i) previous[i] = uint32_t(i) - 1, next[i] = i + 1 < n ? uint32_t(i) + 1 : kNone;
+  }
+  // What the links still lead to, one after another. Returns how many.
+  size_t compact() {
+    count = 0;
+    for (uint32_t i = 0; i != kNone; i = next[i]) id[count] = id[i], size[count++] = size[i];
+    return count;
+  }
 };
 
 // joins[a][b]: whether b may follow a within a token; the index 128 is any other character.
@@ -110,7 +124,7 @@ class Bpe {
   const Joins* joins() const { return cuts_text_ ? &joins_ : nullptr; }
 
  private:
-  static constexpr size_t kWindow = 96, kHeapFrom = 160, kContext = 4, kTries = 3;
+  static constexpr size_t kWindow = 96, kHeapFrom = 400;
 
   uint32_t spelled_id(const Byte* p, size_t n, bool first, bool last, std::vector<Byte>& spelled) const {
     spelled.clear();
@@ -159,7 +173,7 @@ class Bpe {
 
   // The symbols of a stretch before any merge, as Hugging Face's `merge_word` makes them. Returns how many.
   size_t begin_symbols(const Byte* p, size_t n, bool first, bool last, Symbols& s) const {
-    if (s.id.size() < n + 1) s.id.resize(n + 1), s.size.resize(n + 1), s.rank.resize(n + 1), s.made.resize(n + 1);
+    if (s.id.size() < n + 1) s.id.resize(n + 1), s.size.resize(n + 1);
     size_t count = 0;
     uint32_t unknown = 0, lost = 0;  // bytes of an unknown symbol not yet written; bytes that became nothing
     const auto add = [&](uint32_t id, uint32_t size) {
@@ -190,69 +204,76 @@ class Bpe {
     return s.count = count;
   }
 
+  // Merges all that merge. Returns how many symbols are left.
   size_t merge(Symbols& s) const { return s.count < kHeapFrom ? merge_short(s, s.count) : merge_heap(s, s.count); }
 
+  // Ranks stand in blocks, which compilers search with whole vector registers; what has merged into its left has none.
   size_t merge_short(Symbols& s, size_t n) const {
-    uint32_t *id = s.id.data(), *size = s.size.data(), *rank = s.rank.data(), *made = s.made.data();
-    const auto look = [&](size_t i) {
-      const Merge found = pairs_.get(id[i], id[i + 1]);
-      rank[i] = found.rank, made[i] = found.id;
-    };
-    for (size_t i = 0; i + 1 < n; ++i) look(i);
-    while (n > 1) {
+    constexpr size_t kBlock = 16;
+    const size_t blocks = (n + kBlock - 1) / kBlock;
+    s.link(n, blocks * kBlock);
+    uint32_t* rank = s.rank.data();
+    for (size_t i = 0; i < n; ++i) look(s, uint32_t(i));
+    std::fill(rank + n, rank + blocks * kBlock, kNone);
+    for (;;) {
       uint32_t least = kNone;
-      for (size_t i = 0; i + 1 < n; ++i) least = rank[i] < least ? rank[i] : least;
+      for (size_t i = 0; i < blocks * kBlock; ++i) least = rank[i] < least ? rank[i] : least;
       if (least == kNone) break;
       size_t at = 0;
+      for (bool here = false;; at += kBlock) {
+        for (size_t i = 0; i < kBlock; ++i) here |= rank[at + i] == least;
+        if (here) break;
+      }
       while (rank[at] != least) ++at;
-      id[at] = made[at];
-      size[at] += size[at + 1];
-      --n;
-      for (size_t i = at + 1; i < n; ++i) id[i] = id[i + 1], size[i] = size[i + 1], rank[i] = rank[i + 1], made[i] = made[i + 1];
-      if (at > 0) look(at - 1);
-      if (at + 1 < n) look(at);
+      join(s, uint32_t(at));
+      look(s, uint32_t(at));
+      if (at > 0) look(s, s.previous[at]);
     }
-    return n;
+    return s.compact();
+  }
+
+  void look(Symbols& s, uint32_t i) const {
+    const uint32_t right = s.next[i];
+    const Merge found = right == kNone ? Merge() : pairs_.get(s.id[i], s.id[right]);
+    s.rank[i] = found.rank, s.made[i] = found.id;
+  }
+
+  static void join(Symbols& s, uint32_t at) {
+    const uint32_t right = s.next[at], after = s.next[right];
+    s.id[at] = s.made[at];
+    s.size[at] += s.size[right];
+    s.rank[right] = kNone;
+    s.next[at] = after;
+    if (after != kNone) s.previous[after] = at;
   }
 
   size_t merge_heap(Symbols& s, size_t n) const {
-    s.previous.resize(n), s.next.resize(n);
-    s.heap.clear();
-    const auto look = [&](size_t i) {
-      const uint32_t right = s.next[i];
-      const Merge found = right == kNone ? Merge() : pairs_.get(s.id[i], s.id[right]);
-      s.rank[i] = found.rank, s.made[i] = found.id;
-      return found.rank != kNone;
-    };
     const auto later = std::greater<uint64_t>();
-    for (size_t i = 0; i < n; ++i) s.previous[i] = uint32_t(i) - 1, s.next[i] = i + 1 < n ? uint32_t(i) + 1 : kNone;
+    const auto entry = [&](uint32_t i) { return uint64_t(s.rank[i]) << 32 | i; };
+    s.link(n, n);
+    s.heap.clear();
     for (size_t i = 0; i < n; ++i) {
-      if (look(i)) s.heap.push_back(uint64_t(s.rank[i]) << 32 | i);
+      look(s, uint32_t(i));
+      if (s.rank[i] != kNone) s.heap.push_back(entry(uint32_t(i)));
     }
     std::make_heap(s.heap.begin(), s.heap.end(), later);
-    const auto push = [&](size_t i) {
-      if (!look(i)) return;
-      s.heap.push_back(uint64_t(s.rank[i]) << 32 | i);
+    const auto push = [&](uint32_t i) {
+      look(s, i);
+      if (s.rank[i] == kNone) return;
+      s.heap.push_back(entry(i));
       std::push_heap(s.heap.begin(), s.heap.end(), later);
     };
     while (!s.heap.empty()) {
+      const uint64_t first = s.heap.front();
       std::pop_heap(s.heap.begin(), s.heap.end(), later);
-      const size_t at = uint32_t(s.heap.back());
-      const uint32_t rank = uint32_t(s.heap.back() >> 32);
       s.heap.pop_back();
-      if (s.rank[at] != rank) continue;  // has merged or has another neighbour since
-      const uint32_t right = s.next[at];
-      s.id[at] = s.made[at];
-      s.size[at] += s.size[right];
-      s.rank[right] = kNone;
-      s.next[at] = s.next[right];
-      if (s.next[at] != kNone) s.previous[s.next[at]] = uint32_t(at);
+      const uint32_t at = uint32_t(first);
+      if (s.rank[at] != uint32_t(first >> 32)) continue;  // has merged or has another neighbour since
+      join(s, at);
       push(at);
       if (at > 0) push(s.previous[at]);
     }
-    size_t count = 0;
-    for (uint32_t i = 0; i != kNone; i = s.next[i]) s.id[count] = s.id[i], s.size[count++] = s.size[i];
-    return count;
+    return s.compact();
   }
 
   // Tokens of the window [at, at + width) of a piece, cut between characters; `width` becomes what was taken.
@@ -261,18 +282,24 @@ class Bpe {
     if (!rules_.by_bytes) {
       while (at + width < n && (p[at + width] & 0xC0) == 0x80) ++width;
     }
-    return begin_symbols(p + at, width, at == 0, at + width == n, s) ? merge(s) : 0;
+    const bool first = at == 0, last = at + width == n;
+    const bool again = s.window && s.window_size == width && s.first == first && s.last == last && std::memcmp(s.window, p + at, width) == 0;
+    s.window = p + at, s.window_size = width, s.first = first, s.last = last;
+    if (again) return s.count;  // long runs of one character: the symbols stand there from the last time
+    return begin_symbols(p + at, width, first, last, s) ? merge(s) : 0;
   }
 
   size_t encode_long(const Byte* p, size_t n, uint32_t* out, Symbols& s) const {
     size_t at = 0, wanted = kWindow, width = wanted, written = 0;
+    s.window = nullptr;
     size_t count = window(p, n, at, width, s);
     while (at + width < n) {
       s.kept_id.assign(s.id.begin(), s.id.begin() + count);
       s.kept_size.assign(s.size.begin(), s.size.begin() + count);
       bool found = false;
-      for (size_t tries = 0; tries < kTries && !found && count > kContext * (tries + 1); ++tries) {
-        const size_t keep = count - kContext * (tries + 1);
+      for (size_t quarters = 3; quarters > 0 && !found; --quarters) {
+        const size_t keep = count * quarters / 4;
+        if (keep == 0 || keep == count) continue;
         size_t taken = 0;
         for (size_t i = 0; i < keep; ++i) taken += s.kept_size[i];
         size_t next_width = wanted;
@@ -283,7 +310,7 @@ class Bpe {
         written += keep, at += taken, count = next_count, width = next_width;
       }
       if (found) {
-        wanted = std::max(wanted / 2, kWindow);
+        if (count > 16) wanted = std::max(wanted / 2, kWindow);
       } else {
         width = wanted = 2 * std::max(wanted, width);
         count = window(p, n, at, width, s);

@@ -167,30 +167,44 @@ struct Merge {
   uint32_t rank = kNone, id = kNone;  // rank kNone: no merge
 };
 
+// Most pairs of neighbours do not merge; a bit for each of a few hash values says so without a look into the table itself.
 class PairMap {
  public:
   void reserve(size_t n) {
-    size_t slots = 16;
+    size_t slots = 16, bits = 1 << 9;
     while (slots < 2 * n) slots *= 2;
+    while (bits < 8 * n) bits *= 2;
     slots_.assign(slots, Slot());
+    bits_.assign(bits / 64, 0);
   }
-  void set(uint32_t left, uint32_t right, Merge merge) { slots_[find(key(left, right))] = {key(left, right), merge}; }
-  Merge get(uint32_t left, uint32_t right) const { return slots_[find(key(left, right))].merge; }
+  void set(uint32_t left, uint32_t right, Merge merge) {
+    const uint64_t pair = uint64_t(left) << 32 | right, hash = hash_of(pair);
+    bits_[hash >> 38 & (bits_.size() - 1)] |= uint64_t(1) << (hash >> 32 & 63);
+    slots_[find(pair, hash)] = {pair, merge};
+  }
+  Merge get(uint32_t left, uint32_t right) const {
+    const uint64_t pair = uint64_t(left) << 32 | right, hash = hash_of(pair);
+    if (!(bits_[hash >> 38 & (bits_.size() - 1)] >> (hash >> 32 & 63) & 1)) return Merge();
+    return slots_[find(pair, hash)].merge;
+  }
 
  private:
   struct Slot {
-    uint64_t key = ~uint64_t(0);
+    uint64_t pair = ~uint64_t(0);
     Merge merge;
   };
-  static uint64_t key(uint32_t left, uint32_t right) { return uint64_t(left) << 32 | right; }
-  size_t find(uint64_t key) const {
+  static uint64_t hash_of(uint64_t pair) {
+    pair *= 0x9E3779B97F4A7C15u;
+    return (pair ^ pair >> 32) * 0xD6E8FEB86659FD93u;
+  }
+  size_t find(uint64_t pair, uint64_t hash) const {
     const size_t mask = slots_.size() - 1;
-    const uint64_t hash = key * 0x9E3779B97F4A7C15u;
     size_t at = (hash ^ hash >> 32) & mask;
-    while (slots_[at].key != key && slots_[at].key != ~uint64_t(0)) at = (at + 1) & mask;
+    while (slots_[at].pair != pair && slots_[at].pair != ~uint64_t(0)) at = (at + 1) & mask;
     return at;
   }
   std::vector<Slot> slots_ = std::vector<Slot>(16);
+  std::vector<uint64_t> bits_ = std::vector<uint64_t>(8);
 };
 
 }  // namespace pikojax_text

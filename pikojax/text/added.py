@@ -8,7 +8,7 @@ place the longest counts. lstrip and rstrip swallow the spaces beside a token; s
 covers is then plain text, in which no other token is looked for).
 
 An added token that the vocabulary has keeps the vocabulary's id; another gets the next free one, whatever the file says. That is
-Hugging Face's rule, and it gives the ids that a model was trained with there.
+Hugging Face's rule, and it gives the ids that a model was trained with there. (Trees of rank files keep the ids they say.)
 
 Leaves out: adding tokens after loading; change the tree and build a tokenizer of it.
 """
@@ -50,12 +50,15 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
     by_id: dict[int, AddedToken] = {}
     ordinary, special, known = {}, {}, set()
     size, largest = len(model_ids), None
+    ranks = tree["model"].get("rank_order") or tree["model"].get("score_order")  # a tree of ours: its ids are meant
+    given = {entry["content"]: entry.get("id") for entry in entries or ()} if ranks else {}
     for token in tokens:
         if token.special:
             special.setdefault(token.content, token)
         if token in known:
             continue
         i = ids.get(token.content, model_ids.get(token.content))
+        i = given.get(token.content) if i is None else i
         if i is None:
             i = size if largest is None or (largest < size and size) else largest + 1
         largest = i if largest is None else max(i, largest)
@@ -66,10 +69,15 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
             ordinary[token.content] = token
     found = [*special.values(), *ordinary.values()]
     raw = {token.content: ids[token.content] for token in reversed(found) if not token.normalized}
-    forms = [(normalize(Aligned(token.content, None)).text, token) for token in found if token.normalized]
+    forms = [(_form(token, normalize), token) for token in found if token.normalized]
     normalized = {form: ids[token.content] for form, token in reversed(forms) if form}
-    display = {i: token.content for i, token in by_id.items()} | {ids[token.content]: form for form, token in forms if form}
+    display = {i: token.content for i, token in by_id.items()}
+    display |= {ids[token.content]: _form(token, normalize) for token in tokens if token.normalized}
     return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials), display)
+
+
+def _form(token: AddedToken, normalize: Callable[[Aligned], Aligned]) -> str:
+    return normalize(Aligned(token.content, None)).text
 
 
 def _token(entry) -> AddedToken:

@@ -26,7 +26,13 @@ class Padded(NamedTuple):
 def encode_batch(tokenizer, texts: Sequence[str], threads: int | None, add_special_tokens: bool, allowed_special) -> list[np.ndarray]:
     require(not isinstance(texts, str), "encode_batch wants a list of texts; put the text into a list, or use encode")
     require(threads is None or threads >= 1, f"threads = {threads}; give 1 or more")
-    return [tokenizer.encode(text, add_special_tokens, allowed_special) for text in texts]
+    plain, found = tokenizer._read_as_plain(allowed_special), [None] * len(texts)
+    if tokenizer._native is not None:
+        found = tokenizer._native.encode([tokenizer._readable(text) for text in texts], plain, threads or 1)
+    return [
+        tokenizer.encode(text, add_special_tokens, allowed_special) if ids is None else tokenizer.framed(ids) if add_special_tokens else ids
+        for text, ids in zip(texts, found)
+    ]
 
 
 def encode_padded(

@@ -132,7 +132,21 @@ def scored_vocabulary(model: Mapping) -> list[tuple[str, float]]:
         if not good or type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e300:
             raise UserError(f"the vocabulary holds {shown(str(entry)[:60])}; each entry must be [token, finite score]")
     check_unicode("".join(token for token, _ in vocab), "the vocabulary")
-    return [(token, float(score)) for token, score in vocab]
+    number = float if model.get("float32") else as_hugging_face_reads
+    return [(token, number(score)) for token, score in vocab]
+
+
+def as_hugging_face_reads(number: float) -> float:
+    """The float64 that its JSON reader makes of a decimal number: all digits as one number, then divided by a power of ten.
+
+    This rounds twice, so every few numbers the last bit is another than the nearest, and sums that tie here differ there.
+    """
+    digits, _, exponent = repr(float(number)).partition("e")
+    whole, _, fraction = digits.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    power = int(exponent or 0) - len(fraction)
+    value = float(int(whole + fraction))
+    return value * 10.0**power if power >= 0 else value / 10.0**-power if power > -23 else float(number)
 
 
 def merge_list(model: Mapping, vocab: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -10,7 +10,6 @@ Leaves out: offsets, added tokens, templates (the pipeline's work), texts that a
 """
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,21 +35,22 @@ class Setup(ctypes.Structure):
     )
 
 
-class Step(NamedTuple):
-    """One step of preparing a text. `at_start`: the stretch begins the text (some vocabularies put a space there only)."""
+class Steps(NamedTuple):
+    """What is done to a text before the scanner reads it; added tokens are looked for before, between and behind the two."""
 
-    run: Callable[[bytes, bool], bytes]
+    normalize: list[Callable[[bytes], bytes]]
+    prepare: list[Callable[[bytes, bool], bytes]]  # also told whether the stretch begins the text: some put a space there only
 
 
-def plan(tree: dict, normalize: Callable[[dict, str], str] | None = None) -> "tuple[NativeEncoder | None, str | None]":
-    """The encoder for a tokenizer.json tree, or (None, why not). `normalize(normalizer's tree, text)` is the pipeline's own."""
+def plan(tree: dict, banned: frozenset[int] = frozenset()) -> "tuple[NativeEncoder | None, str | None]":
+    """The encoder for a tokenizer.json tree, or (None, why not). No text becomes an id that is `banned`."""
     from pikojax.text import native_plan
 
-    loaded = _library()
+    loaded = typed_library()
     if loaded is None:
         return None, status("text")
     try:
-        setup, keep, steps = native_plan.read(tree, normalize)
+        setup, keep, steps = native_plan.read(tree, banned)
         return NativeEncoder(loaded, setup, steps, keep), None
     except native_plan.Unknown as reason:
         return None, str(reason)
@@ -63,7 +63,7 @@ class NativeError(Exception):
 
 
 class NativeEncoder:
-    def __init__(self, loaded: ctypes.CDLL, setup: Setup, steps: Sequence[Step], keep: object):
+    def __init__(self, loaded: ctypes.CDLL, setup: Setup, steps: Steps, keep: object):
         error = ctypes.create_string_buffer(ERROR_SIZE)
         self._library, self._steps = loaded, steps
         self._handle = loaded.pikojax_text_encoder(ctypes.byref(setup), error)  # copies all it needs of `keep`
@@ -75,20 +75,34 @@ class NativeEncoder:
             self._library.pikojax_text_encoder_free(self._handle)
             self._handle = None
 
+    def normalize(self, data: bytes) -> bytes:
+        """What the tree's normalizer makes of a text."""
+        for step in self._steps.normalize:
+            data = step(data)
+        return data
+
     def prepare(self, data: bytes, at_start: bool = True) -> bytes:
-        """The text as the native scanner reads it: normalized, ▁ written as a space."""
-        for step in self._steps:
-            data = step.run(data, at_start)
+        """A normalized stretch as the scanner reads it: with the space before it that some want, ▁ written as a space."""
+        for step in self._steps.prepare:
+            data = step(data, at_start)
         return data
 
     def encode(self, data: bytes, threads: int = 1, at_start: bool = True) -> np.ndarray:
-        data = self.prepare(data, at_start)
-        begin = [0, len(data)]
-        if threads > 1 and len(data) >= SPLIT_FROM_BYTES:
-            begin = self._cut(data, 4 * threads)
+        """The ids of one text without added tokens."""
+        return self.encode_many([self.prepare(self.normalize(data), at_start)], threads)[0]
+
+    def encode_many(self, prepared: Sequence[bytes], threads: int = 1) -> list[np.ndarray]:
+        """The ids of each of some prepared stretches. Long ones are cut for the threads where that changes nothing."""
+        data = b"".join(prepared) if len(prepared) != 1 else prepared[0]
+        ends = np.cumsum(np.fromiter(map(len, prepared), np.int64, len(prepared))).tolist()
+        begin, parts_of = [0], []  # parts_of: how many parts each text is cut into
+        for text, end in zip(prepared, ends, strict=True):
+            cuts = self._cuts(text, 4 * threads) if threads > 1 and len(text) >= SPLIT_FROM_BYTES else []
+            begin += [end - len(text) + cut for cut in cuts] + [end]
+            parts_of.append(len(cuts) + 1)
         out, counts = self._run(data, np.array(begin, np.int64), threads)
-        parts = [out[at : at + n] for at, n in zip(begin, counts.tolist(), strict=False)]
-        return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+        parts = (out[at : at + n] for at, n in zip(begin, counts.tolist(), strict=False))
+        return [next(parts).copy() if n == 1 else np.concatenate([next(parts) for _ in range(n)]) for n in parts_of]
 
     def encode_pieces(self, data: bytes, ends: np.ndarray) -> np.ndarray:
         """ids of a text whose pieces someone else found: piece i ends before byte ends[i]. For encoders planned so."""
@@ -96,17 +110,9 @@ class NativeEncoder:
         out, counts = self._run(data, np.array([0, len(data)], np.int64), 1, data_ends)
         return out[: counts[0]].copy()
 
-    def encode_many(self, texts: Sequence[bytes], threads: int = 1, at_start: bool = True) -> list[np.ndarray]:
-        texts = [self.prepare(text, at_start) for text in texts] if self._steps else texts
-        begin = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=begin[1:])
-        out, counts = self._run(b"".join(texts), begin, threads)
-        return [out[at : at + n].copy() for at, n in zip(begin.tolist(), counts.tolist(), strict=False)]
-
-    def _cut(self, data: bytes, n_parts: int) -> list[int]:
+    def _cuts(self, data: bytes, n_parts: int) -> list[int]:
         cuts = (ctypes.c_int64 * n_parts)()
-        found = self._library.pikojax_text_safe_cuts(self._handle, data, len(data), n_parts, cuts)
-        return [0, *cuts[:found], len(data)]
+        return cuts[: self._library.pikojax_text_safe_cuts(self._handle, data, len(data), n_parts, cuts)]
 
     def _run(self, data: bytes, begin: np.ndarray, threads: int, ends: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         out, counts = np.empty(len(data), np.int32), np.empty(len(begin) - 1, np.int64)
@@ -120,11 +126,41 @@ class NativeEncoder:
         return out, counts
 
 
+class Finder:
+    """Where added tokens stand in a text: the longest at each place."""
+
+    def __init__(self, ids: dict[str, int]):
+        self._handle, self._library = None, typed_library()
+        self.is_empty = not ids
+        tokens = b"".join(token.encode() + b"\xff" for token in ids)
+        array, error = np.fromiter(ids.values(), np.int32, len(ids)), ctypes.create_string_buffer(ERROR_SIZE)
+        self._handle = self._library.pikojax_text_finder(tokens, len(tokens), array.ctypes.data, len(ids), error)
+        if not self._handle:
+            raise NativeError(error.value.decode(errors="replace"))
+
+    def __del__(self):
+        if self._handle:
+            self._library.pikojax_text_finder_free(self._handle)
+            self._handle = None
+
+    def find(self, data: bytes) -> list[list[int]]:
+        """[begin, end, id] of each, in bytes."""
+        found: list[list[int]] = []
+        room = np.empty((0 if self.is_empty else 1024, 3), np.int64)
+        while not self.is_empty:
+            at = found[-1][1] if found else 0
+            n = self._library.pikojax_text_find(self._handle, data, len(data), at, room.ctypes.data, len(room))
+            found += room[:n].tolist()
+            if n < len(room):
+                break
+        return found
+
+
 class NativeDecoder:
     """ids → bytes, each token's own one after another. `first`: how tokens read at the beginning, where that differs."""
 
     def __init__(self, tokens: bytes, ids: np.ndarray, alphabet: int = 0, byte_fallback: bool = False, first: bytes = b""):
-        self._handle, self._library = None, _library()
+        self._handle, self._library = None, typed_library()
         if self._library is None:
             raise NativeError(status("text"))
         error = ctypes.create_string_buffer(ERROR_SIZE)
@@ -140,7 +176,8 @@ class NativeDecoder:
             self._library.pikojax_text_decoder_free(self._handle)
             self._handle = None
 
-    def decode(self, ids: np.ndarray) -> bytes:
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """uint8[n], the bytes."""
         ids = np.asarray(ids)
         if ids.dtype != np.int32:
             if ids.size and (ids.min() < 0 or ids.max() >= 1 << 31):
@@ -152,93 +189,10 @@ class NativeDecoder:
             raise UserError(f"id {ids[-1 - size]} is not in this tokenizer's vocabulary; it belongs to another tokenizer")
         out = np.empty(size, np.uint8)
         n = self._library.pikojax_text_decode(self._handle, ids.ctypes.data, ids.size, out.ctypes.data)
-        return out[:n].tobytes()
+        return out[:n]
 
 
-class CharMap:
-    """A normalizer that looks at single characters, as a step; `oracle` says what a text becomes, `is_complex` where neighbours matter."""
-
-    def __init__(self, oracle: Callable[[str], str], is_complex: Callable[[str, str], bool]):
-        self._handle, self._library = None, _library()
-        self.oracle, self.is_complex = oracle, is_complex
-        self._known: dict[str, bytes] = {}  # complex stretches repeat: they are words
-        self._lock = threading.Lock()
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        self._handle = self._library.pikojax_text_map(error)
-        self._ascii_stays = oracle(ASCII) == ASCII and not any(is_complex(char, char) for char in ASCII)
-
-    def __del__(self):
-        if self._handle:
-            self._library.pikojax_text_map_free(self._handle)
-            self._handle = None
-
-    def __call__(self, data: bytes, at_start: bool = True) -> bytes:
-        if self._ascii_stays and data.isascii():
-            return data
-        size, spans = self._look(data)
-        texts = self._complex(data, spans)
-        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-        joined = b"".join(texts)
-        out = np.empty(size + len(joined), np.uint8)
-        n = self._library.pikojax_text_map_apply(
-            self._handle, data, len(data), spans.ctypes.data, ends.ctypes.data, len(texts), joined, out.ctypes.data
-        )
-        return out[:n].tobytes()
-
-    def _look(self, data: bytes) -> tuple[int, np.ndarray]:
-        """The size of all that is not complex, and the complex spans (begin, end, begin, end, …)."""
-        found, numbers = (ctypes.c_int64 * 2)(), np.empty(0x1100, np.int64)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        while True:
-            size = self._library.pikojax_text_map_look(
-                self._handle, data, len(data), found, numbers.ctypes.data, len(numbers), error
-            )
-            if size < 0:
-                raise NativeError(error.value.decode(errors="replace"))
-            if found[0]:
-                with self._lock:
-                    for page in numbers[: found[0]].tolist():
-                        self._fill(page)
-            elif found[1] > len(numbers):
-                numbers = np.empty(found[1], np.int64)
-            else:
-                return size, numbers[: found[1]]
-
-    def _fill(self, page: int) -> None:
-        chars = [chr(code) if not 0xD800 <= code < 0xE000 else "" for code in range(page << 8, (page + 1) << 8)]
-        mapped = self.oracle("|".join(chars)).split("|") if self.oracle("|") == "|" and page else []  # one call, where | stays what it is
-        if len(mapped) != 256:
-            mapped = [self.oracle(char) for char in chars]
-        texts = [new.encode() for new in mapped]
-        sizes = [
-            -1 if old == new else -2 if self.is_complex(old, new) or len(text) > 127 else len(text)
-            for old, new, text in zip(chars, mapped, texts, strict=True)
-        ]
-        sizes = [-2 if old and size == -1 and self.is_complex(old, old) else size for old, size in zip(chars, sizes, strict=True)]
-        joined = b"".join(text for text, size in zip(texts, sizes, strict=True) if size >= 0)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        if self._library.pikojax_text_map_page(self._handle, page, np.array(sizes, np.int8).ctypes.data, joined, error):
-            raise NativeError(error.value.decode(errors="replace"))
-
-    def _complex(self, data: bytes, spans: np.ndarray) -> list[bytes]:
-        texts = []
-        if len(self._known) > 1 << 16:
-            self._known = {}
-        known = self._known
-        places = iter(spans.tolist())
-        for begin, end in zip(places, places, strict=True):
-            old = data[begin:end]
-            new = known.get(old)
-            if new is None:
-                new = known[old] = self.oracle(old.decode()).encode()
-            texts.append(new)
-        return texts
-
-
-ASCII = "".join(map(chr, range(128)))
-
-
-def _library() -> ctypes.CDLL | None:
+def typed_library() -> ctypes.CDLL | None:
     """The compiled code with the types of its functions told."""
     loaded = library("text")
     if loaded is None or getattr(loaded, "pikojax_typed", False):
@@ -253,6 +207,9 @@ def _library() -> ctypes.CDLL | None:
         ("decoder_free", None, (pointer,)),
         ("decode_size", size, (pointer, pointer, size)),
         ("decode", size, (pointer, pointer, size, pointer)),
+        ("finder", pointer, (text, size, pointer, size, text)),
+        ("finder_free", None, (pointer,)),
+        ("find", size, (pointer, text, size, size, pointer, size)),
         ("map", pointer, (text,)),
         ("map_free", None, (pointer,)),
         ("map_page", number, (pointer, number, pointer, text, text)),

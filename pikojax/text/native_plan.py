@@ -2,7 +2,7 @@
 
     normalizer    → steps bytes → bytes        Lowercase, NFC, BertNormalizer, …: a map of characters;  Replace: bytes.replace
     pre_tokenizer → a scanner by name, or a class for each code point, or both (Digits, then ByteLevel)
-    model         → blobs of tokens and merges, each token followed by the byte 0xFF, which no UTF-8 has
+    model         → see native_model.py
 
 SentencePiece's ▁ is written as a space from here on, in texts and tokens alike: after the steps neither a real space nor a real ▁
 is left in a text, so nothing is confused, and a word begins with one byte that is easy to find.
@@ -18,11 +18,11 @@ from collections.abc import Callable
 import numpy as np
 
 from pikojax.text import unicode
-from pikojax.text.native import CharMap, Setup, Step
+from pikojax.text.char_map import CharMap
+from pikojax.text.native import Setup, Steps
+from pikojax.text.native_model import BYTE_LEVEL, MARKED, Unknown, keep_array, set_model
 
-PLAIN, BYTE_LEVEL, MARKED = range(3)  # alphabets, as in text_vocab.h
 WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _JOINS_ONLY, CUTS = range(8)  # scanners, as in text_encode.h
-MODELS = {"BPE": 0, "WordPiece": 1, "Unigram": 2}
 LETTER, NUMBER, SPACE, UPPERISH, LOWERISH = 1, 2, 4, 8, 16  # bits of a scanner's table, as in text_scan.h
 MARK = "▁".encode()
 
@@ -36,28 +36,29 @@ _SCANNERS = {  # pattern's name → scanner and its rules
 }
 
 
-class Unknown(Exception):
-    """A part of the tree that the native code does not do."""
-
-
-def read(tree: dict, normalize: Callable[[dict, str], str] | None = None) -> tuple[Setup, list, list[Step]]:
+def read(tree: dict, banned: frozenset[int] = frozenset()) -> tuple[Setup, list, Steps]:
     """(setup, the arrays that it points into, steps)."""
-    normalize = normalize or _oracle
-    setup, keep = Setup(max_chars=100), []
-    steps, marked = _normalizer_steps(tree.get("normalizer"), normalize)
-    marked = _pre_tokenizer(tree.get("pre_tokenizer"), marked, setup, keep, steps)
+    setup, keep, steps = Setup(max_chars=100), [], Steps([], [])
+    marked = _normalizer(tree.get("normalizer"), steps.normalize)
+    marked = _pre_tokenizer(tree.get("pre_tokenizer"), marked, setup, keep, steps.prepare)
     if marked:
-        steps.append(Step(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" ")))
+        steps.prepare.append(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" "))
         setup.alphabet = MARKED
-    _model(tree.get("model"), setup, keep)
+    set_model(tree.get("model"), banned, setup, keep)
     return setup, keep, steps
 
 
-def _oracle(tree: dict, text: str) -> str:
+def _oracle(tree: dict) -> Callable[[str], str]:
     from pikojax.text.aligned import Aligned
     from pikojax.text.normalizers import build
 
-    return build(tree)(Aligned(text, None, 0)).text
+    normalize = build(tree)
+    return lambda text: normalize(Aligned(text, None)).text
+
+
+def _by_oracle(tree: dict) -> Callable[[bytes], bytes]:
+    normalize = _oracle(tree)
+    return lambda data: normalize(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def _parts(tree: dict | None, name: str) -> list[dict]:
@@ -74,33 +75,32 @@ def _parts(tree: dict | None, name: str) -> list[dict]:
 _CHAR_BY_CHAR = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "BertNormalizer", "Precompiled"}
 
 
-def _normalizer_steps(tree: dict | None, normalize: Callable) -> tuple[list[Step], bool]:
-    """The steps, and whether they turn spaces into ▁."""
-    steps, marked = [], False
+def _normalizer(tree: dict | None, steps: list) -> bool:
+    """Adds the steps; whether they turn spaces into ▁."""
+    marked = False
     parts = _parts(_sentencepiece(tree), "normalizers")
     for is_map, group in itertools.groupby(parts, lambda part: part.get("type") in _CHAR_BY_CHAR):
         group = list(group)
         if is_map:
-            chain = {"type": "Sequence", "normalizers": group}
-            steps.append(Step(CharMap(lambda text, chain=chain: normalize(chain, text), _complexity(group))))
+            steps.append(CharMap(_oracle({"type": "Sequence", "normalizers": group}), _complexity(group)))
             continue
         for part in group:
             kind = part.get("type")
             if kind == "Replace":
-                steps.append(Step(_replace(part, normalize)))
+                steps.append(_replace(part))
                 content = part.get("content", "")
                 marked = (marked and " " not in content) or (part["pattern"] == {"String": " "} and content == "▁")
             elif kind == "Prepend":
                 prefix = part["prepend"].encode()
-                steps.append(Step(lambda data, at_start, prefix=prefix: prefix + data if data else data))
-                marked = marked and " " not in part["prepend"]
+                steps.append(lambda data, prefix=prefix: prefix + data if data else data)
+                marked = marked and b" " not in prefix
             elif kind == "Strip":
-                steps.append(Step(lambda data, at_start, part=part: normalize(part, data.decode()).encode()))
+                steps.append(_by_oracle(part))
             elif kind == "_Blanks":
-                steps.append(Step(lambda data, at_start: re.sub(rb" {2,}", b" ", data.strip(b" "))))
+                steps.append(lambda data: re.sub(rb" {2,}", b" ", data.strip(b" ")))
             else:
                 raise Unknown(f"the normalizer {kind}")
-    return steps, marked
+    return marked
 
 
 def _sentencepiece(tree: dict | None) -> dict | None:
@@ -114,14 +114,14 @@ def _sentencepiece(tree: dict | None) -> dict | None:
     return {"type": "Sequence", "normalizers": [*parts, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
 
 
-def _replace(part: dict, normalize: Callable) -> Callable[[bytes, bool], bytes]:
+def _replace(part: dict) -> Callable[[bytes], bytes]:
     pattern, content = part["pattern"], part.get("content", "").encode()
     if isinstance(pattern, dict) and pattern.get("String"):
         old = pattern["String"].encode()
-        return lambda data, at_start: data.replace(old, content)
+        return lambda data: data.replace(old, content)
     if pattern == {"Regex": " {2,}"}:
-        return lambda data, at_start: re.sub(rb" {2,}", lambda _: content, data) if b"  " in data else data
-    return lambda data, at_start: normalize(part, data.decode()).encode()
+        return lambda data: re.sub(rb" {2,}", lambda _: content, data) if b"  " in data else data
+    return _by_oracle(part)
 
 
 _JOINS = {0x200C, 0x200D, 0xE33, 0xEB3, 0xFF9E, 0xFF9F, 0xD, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)}
@@ -155,7 +155,7 @@ def _complexity(group: list[dict]) -> Callable[[str, str], bool]:
 # ---------------------------------------------------------------- pre-tokenizers
 
 
-def _pre_tokenizer(tree: dict | None, marked: bool, setup: Setup, keep: list, steps: list[Step]) -> bool:
+def _pre_tokenizer(tree: dict | None, marked: bool, setup: Setup, keep: list, steps: list) -> bool:
     """Sets scanner, tables and alphabet, adds steps; gives whether ▁ stands for spaces."""
     parts = _parts(tree, "pretokenizers")
     if marked:  # no space is left for such a part to find
@@ -175,12 +175,12 @@ def _pre_tokenizer(tree: dict | None, marked: bool, setup: Setup, keep: list, st
     return marked
 
 
-def _byte_level(before: list[dict], part: dict, setup: Setup, keep: list, steps: list[Step]) -> None:
+def _byte_level(before: list[dict], part: dict, setup: Setup, keep: list, steps: list) -> None:
     peer = "hf"
     if part.get("add_prefix_space", True):
         if before:
             raise Unknown("ByteLevel with add_prefix_space after another pre-tokenizer")
-        steps.append(Step(lambda data, at_start: data if data[:1] == b" " or not data else b" " + data))
+        steps.append(lambda data, at_start: data if data[:1] == b" " or not data else b" " + data)
     if part.get("use_regex", True):
         name = "gpt2"
     elif before and before[-1].get("type") == "Split":
@@ -195,7 +195,7 @@ def _byte_level(before: list[dict], part: dict, setup: Setup, keep: list, steps:
     for field, value in rules.items():
         setattr(setup, field, value)
     setup.whole_tail = name.endswith(" whole_tail")
-    _keep(setup, keep, "flags", scanner_flags(peer, letters_with_marks=name.startswith("qwen3.5")))
+    keep_array(setup, keep, "flags", scanner_flags(peer, letters_with_marks=name.startswith("qwen3.5")))
     _add_classes(before, setup, keep)
 
 
@@ -225,14 +225,14 @@ def scanner_flags(peer: str = "hf", letters_with_marks: bool = False) -> np.ndar
     return flags
 
 
-def _metaspace(before: list[dict], part: dict, marked: bool, setup: Setup, steps: list[Step]) -> bool:
+def _metaspace(before: list[dict], part: dict, marked: bool, setup: Setup, steps: list) -> bool:
     if part.get("replacement", "▁") != "▁":
         raise Unknown("a Metaspace with another replacement than ▁")
     scheme = part.get("prepend_scheme") or ("always" if part.get("add_prefix_space", True) else "never")
     if "prepend_scheme" in part and part.get("add_prefix_space") is False:
         scheme = "never"
     if [other.get("type") for other in before] == ["WhitespaceSplit"] and not marked and scheme == "always":
-        steps.append(Step(_spaced_words))
+        steps.append(_spaced_words)
         setup.scanner = EACH_MARK
         return True
     if before:
@@ -242,7 +242,7 @@ def _metaspace(before: list[dict], part: dict, marked: bool, setup: Setup, steps
         wanted = scheme == "always" or (scheme == "first" and at_start)
         return b" " + data if wanted and data and not data.startswith((b" ", MARK)) else data
 
-    steps.append(Step(prefix))
+    steps.append(prefix)
     setup.scanner = EACH_MARK if part.get("split", True) else WHOLE
     return True
 
@@ -250,7 +250,7 @@ def _metaspace(before: list[dict], part: dict, marked: bool, setup: Setup, steps
 def _spaced_words(data: bytes, at_start: bool) -> bytes:
     """Each word with one ▁ (written as a space) before it, of its own or a new one; other white space is gone."""
     if not data.isascii():
-        data = _WIDE_SPACE.sub(" ", data.decode()).encode()
+        data = _WIDE_SPACE.sub(" ", data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     words = b" ".join(data.split())
     return (b" " + words).replace(b" " + MARK, MARK) if words else b""
 
@@ -274,7 +274,7 @@ def _add_classes(parts: list[dict], setup: Setup, keep: list) -> None:
             raise Unknown("pre-tokenizers that tell too many kinds of characters apart")
         both = np.where(alone, 1, both + 2)
         combined = np.where((combined == 0) | (other == 0), 0, both).astype(np.uint8)
-    _keep(setup, keep, "classes", combined)
+    keep_array(setup, keep, "classes", combined)
 
 
 def _classes(part: dict) -> np.ndarray:
@@ -325,75 +325,3 @@ def _split_set(part: dict) -> tuple[np.ndarray, str]:
     if name == "numbers" and behavior in ("Isolated", "Contiguous"):
         return _members("N"), "Contiguous"
     raise Unknown(f"a Split by {name or str(pattern)[:60]!r}")
-
-
-# ---------------------------------------------------------------- models
-
-
-def _keep(setup: Setup, keep: list, name: str, array: np.ndarray) -> None:
-    array = np.ascontiguousarray(array)
-    keep.append(array)
-    setattr(setup, name, array.ctypes.data)
-
-
-def _blob(tokens) -> bytes:
-    tokens = list(map(str.encode, tokens))
-    return b"\xff".join(tokens) + b"\xff" if tokens else b""
-
-
-def _model(model: dict, setup: Setup, keep: list) -> None:
-    from pikojax.text.hf_json import model_type
-
-    kind = model_type(model)
-    if kind not in MODELS:
-        raise Unknown(f"the model {kind}")
-    setup.model = MODELS[kind]
-    vocab = model["vocab"]
-    if kind == "Unigram":
-        tokens, ids = [token for token, _ in vocab], np.arange(len(vocab), dtype=np.int32)
-        _keep(setup, keep, "scores", np.array([score for _, score in vocab], np.float64))
-        unk = model.get("unk_id")
-        setup.float32 = bool(model.get("float32"))
-    else:
-        tokens, ids = list(vocab), np.fromiter(vocab.values(), np.int32, len(vocab))
-        unk = vocab.get(model.get("unk_token"))
-    setup.tokens = _blob(tokens)
-    setup.tokens_size, setup.n_tokens = len(setup.tokens), len(tokens)
-    _keep(setup, keep, "ids", ids)
-    setup.unk = -1 if unk is None else unk
-    setup.byte_fallback, setup.fuse_unk = bool(model.get("byte_fallback")), bool(model.get("fuse_unk"))
-    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    setup.prefix, setup.suffix = prefix.encode(), suffix.encode()
-    if kind == "WordPiece":
-        setup.prefix = (model.get("continuing_subword_prefix", "##") or "").encode()
-        setup.max_chars = min(model.get("max_input_chars_per_word", 100), 2**31 - 1)
-    if model.get("unused") or model.get("user_defined"):
-        raise Unknown("unused or user-defined pieces of SentencePiece")
-    reserved = set(model.get("reserved", ()))
-    if reserved:
-        _keep(setup, keep, "usable", np.fromiter((token not in reserved for token in tokens), np.uint8, len(tokens)))
-    if setup.alphabet == MARKED and "▁" not in tokens:
-        raise Unknown("a vocabulary without ▁")
-    if kind == "BPE":
-        if setup.byte_fallback and (prefix or suffix or setup.alphabet == BYTE_LEVEL):
-            raise Unknown("byte fallback with prefixes, suffixes or a byte-level alphabet")
-        setup.whole_first = bool(model.get("ignore_merges"))
-        _merges(model, ids, tokens, setup, keep)
-
-
-def _merges(model: dict, ids: np.ndarray, tokens: list[str], setup: Setup, keep: list) -> None:
-    if model.get("rank_order"):
-        return _keep(setup, keep, "ranks", ids)
-    if model.get("score_order"):
-        scores = np.array(model["scores"], np.float64)
-        _, ranks = np.unique(-scores[ids], return_inverse=True)
-        return _keep(setup, keep, "ranks", ranks.astype(np.int32))
-    merges = model.get("merges") or []
-    if merges and isinstance(merges[0], str):
-        merges = [merge for merge in merges if not merge.startswith("#version")]
-        blob = _blob(merges).replace(b" ", b"\xff")
-        if blob.count(b"\xff") != 2 * len(merges):
-            raise Unknown("merges that are not two tokens each")
-    else:
-        blob = _blob(itertools.chain.from_iterable(merges))
-    setup.merges, setup.merges_size = blob, len(blob)

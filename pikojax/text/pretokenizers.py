@@ -107,7 +107,7 @@ def _split(tree: dict) -> PreTokenizer:
 
     pattern, is_regex = pattern_of(tree)
     behavior, invert = _behavior(tree), field(tree, "invert", bool, False)
-    find = patterns.compiled(pattern) if is_regex else lambda text: find_all(text, pattern)
+    find = patterns.compiled(pattern, field(tree, "peer", str, "hf")) if is_regex else lambda text: find_all(text, pattern)
     return lambda text: split(text, find(text.text), behavior, invert)
 
 

@@ -28,6 +28,7 @@ UNK = "<unk>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<｜end▁of▁sentence｜>", "<|im_end|>")  # what others call it
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<｜begin▁of▁sentence｜>", "<|startoftext|>", "[CLS]")
 PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
+FAST_FROM_IDS = 256  # from here on it pays to have made the native decoder
 Allowed = Literal["all"] | Collection[str]
 
 
@@ -110,20 +111,23 @@ class Tokenizer:
 
     def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
         plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        for stretch, i in self._stretches(self._readable(text), plain):
-            if i is not None:
-                parts.append([i])
-            elif native is not None and self._native_may(stretch, plain):
-                parts.append(native.encode(stretch.text.encode()))
-            else:
-                parts.append(self._encode_stretch(stretch, plain, cache))
-        if add_special_tokens and self._frame is None:
-            ids = [i for part in parts for i in part]
-            made = self._process([postprocess.Part(ids, [""] * len(ids), [(0, 0)] * len(ids), [0] * len(ids), 0)], True)
-            parts = [part.ids for part in made]
-        elif add_special_tokens:
-            parts = [self._frame[0], *parts, self._frame[1]]
-        return np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+        text = self._readable(text)
+        ids = None if native is None else native.encode([text], plain)[0]
+        if ids is None:
+            for section, i in self._sections(text, plain):
+                stretches = [(section, i)] if i is not None else self._normalized(section, plain)
+                parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
+            ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
+        return self.framed(ids) if add_special_tokens else ids
+
+    def framed(self, ids: np.ndarray) -> np.ndarray:
+        """The ids of a text with what the post-processor puts around them."""
+        if self._frame is not None:
+            before, behind = (np.asarray(part, np.int32) for part in self._frame)
+            return np.concatenate([before, ids, behind]) if len(before) + len(behind) else ids
+        n = len(ids)
+        made = self._process([postprocess.Part(ids.tolist(), [""] * n, [(0, 0)] * n, [0] * n, 0)], True)
+        return np.array([i for part in made for i in part.ids], np.int32)
 
     def encode_with_offsets(
         self, text: str | bytes, pair: str | bytes | None = None, add_special_tokens: bool = True, allowed_special: Allowed = "all"
@@ -159,24 +163,37 @@ class Tokenizer:
     # ---------------------------------------------------------------- ids → text
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens)))
+        data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
+        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else str(data.data, "utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
-        if (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
+        data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
+        if data is None and (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
             return b"".join(map(byte_level.to_bytes, self.visible_tokens(ids, skip_special_tokens)))
-        return self.decode(ids, skip_special_tokens).encode()
+        return self.decode(ids, skip_special_tokens).encode() if data is None else data.tobytes()
+
+    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> np.ndarray | None:
+        if ids.size < FAST_FROM_IDS or self._fast_decoder is None:
+            return None
+        if skip_special_tokens:
+            ids = ids[~np.isin(ids, list(self._special_ids))]
+        return self._fast_decoder.decode(ids)
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         return TextStream(self, skip_special_tokens)
 
-    def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
-        """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
-        ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+    def _id_array(self, ids: Iterable[int]) -> np.ndarray:
+        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32):
+            ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        tokens, ids = self._shown, ids.ravel().tolist()
+        return ids.ravel()
+
+    def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
+        """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
+        tokens, ids = self._shown, self._id_array(ids).tolist()
         if skip_special_tokens:
             ids = [i for i in ids if i not in self._special_ids]
         return [tokens[i] for i in ids if i in tokens]
@@ -184,21 +201,23 @@ class Tokenizer:
     # ---------------------------------------------------------------- how
 
     @cached_property
-    def _native(self):
-        """The native encoder of this pipeline; None where there is none."""
+    def _planned(self) -> tuple[Any, str | None]:
+        """The native encoder of this pipeline, or None and why there is none."""
         if os.environ.get("PIKOJAX_TEXT") == "python":
-            return None
-        try:
-            from pikojax.text.native import plan
-        except ImportError:
-            return None
-        return plan(self.tree)
+            return None, "PIKOJAX_TEXT=python asks for the Python code"
+        from pikojax.text.fast import make
 
-    def _native_may(self, stretch: Aligned, plain: Collection[str]) -> bool:
-        """Native code knows no forbidden tokens, no bytes that are no text, and not where in the text a stretch stands."""
-        if plain and any(special in stretch.text for special in plain):
-            return False
-        return not self._asks_for_start or stretch.base == 0
+        return make(self)
+
+    @property
+    def _native(self):
+        return self._planned[0]
+
+    @cached_property
+    def _fast_decoder(self):
+        from pikojax.text.fast_decode import make
+
+        return make(self) if self._native is not None else None
 
     def _readable(self, text: str | bytes) -> str:
         if isinstance(text, bytes):
@@ -232,18 +251,16 @@ class Tokenizer:
             require(token in self.specials, f"{token!r} is no special token of this tokenizer; it has: {', '.join(self.specials) or 'none'}")
         return self._added.specials - set(allowed_special)
 
-    def _stretches(self, text: str, plain: Collection[str], track: bool = False) -> Iterator[tuple[Aligned, int | None]]:
-        """All of the text: added tokens with their ids, and normalized stretches between them."""
+    def _sections(self, text: str, plain: Collection[str], track: bool = False) -> list[tuple[Aligned, int | None]]:
+        """All of the text: added tokens with their ids, and what stands between them."""
         track = track or self._asks_for_start
         whole = Aligned(text, [(i, i + 1) for i in range(len(text))] if track else None)
-        for first, last, i in self._added.raw.split(text, plain):
-            stretch = whole.cut(first, last)
-            if i is not None:
-                yield stretch, i
-                continue
-            normal = self._normalize(stretch)
-            for begin, end, j in self._added.normalized.split(normal.text, plain):
-                yield normal.cut(begin, end), j
+        return [(whole.cut(first, last), i) for first, last, i in self._added.raw.split(text, plain)]
+
+    def _normalized(self, section: Aligned, plain: Collection[str]) -> list[tuple[Aligned, int | None]]:
+        """A plain section as the normalizer leaves it, in turn cut at the added tokens that are looked for there."""
+        normal = self._normalize(section)
+        return [(normal.cut(first, last), i) for first, last, i in self._added.normalized.split(normal.text, plain)]
 
     def _cut_stretch(self, stretch: Aligned) -> Iterable[Aligned]:
         return [piece for piece in self._pretokenize(stretch) if piece.text]
@@ -268,7 +285,9 @@ class Tokenizer:
 
     def _part(self, text: str, plain: Collection[str], which: int) -> postprocess.Part:
         ids, tokens, spans, model, cache = [], [], [], self._model(plain), {}
-        for stretch, i in self._stretches(text, plain, track=True):
+        sections = self._sections(text, plain, track=True)
+        stretches = [part for section, i in sections for part in ([(section, i)] if i is not None else self._normalized(section, plain))]
+        for stretch, i in stretches:
             if i is not None:
                 ids.append(i)
                 tokens.append(stretch.text)

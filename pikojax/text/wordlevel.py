@@ -44,7 +44,7 @@ class WordLevel(Tokenizer):
     def pieces(self, text: str) -> list[str]:
         raise NotImplementedError
 
-    _native = None  # the lookups of these two are as quick
+    _planned = None, "the lookups of these kinds are as quick"
 
     def _encode_stretch(self, stretch: Aligned, plain: Collection[str], cache: dict) -> Sequence[int]:
         return self.encode_plain(stretch.text)

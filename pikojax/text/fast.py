@@ -1,0 +1,123 @@
+"""Whole texts through the native encoder: added tokens cut out, stretches normalized, all stretches encoded in one native call.
+
+    "Hi<eos>you"  →  find <eos>  →  ["Hi", <eos>, "you"]  →  one call for both stretches  →  ids in their order
+
+The same as the Python pipeline's `_stretches` and `_encode_stretch`, in bytes. Where an added token asks for something about its
+surroundings (spaces to swallow, word boundaries) and occurs in the text, the answer is None and the Python pipeline serves.
+
+Leaves out: templates, offsets.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
+
+
+class Fast:
+    """What stands ready for one tokenizer: encoders (one for each set of special tokens that must stay text) and finders."""
+
+    def __init__(self, tokenizer, encoder: NativeEncoder):
+        self.tree, self.ids = tokenizer.tree, tokenizer.ids
+        self.encoders: dict[frozenset[int], NativeEncoder | None] = {frozenset(): encoder}
+        self.raw, self.normalized = (Finder(finder.ids) for finder in (tokenizer._added.raw, tokenizer._added.normalized))
+        self.contents = {i: token.content for i, token in tokenizer._added.by_id.items()}
+        self.asks = {i for i, token in tokenizer._added.by_id.items() if token.lstrip or token.rstrip or token.single_word}
+        self._specials: dict[frozenset[str], Finder] = {}
+        self._lock = threading.Lock()
+
+    def encode(self, texts: Sequence[str], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
+        """int32 ids of each text, without template; None for one that only the Python pipeline can do. `plain`: special tokens that
+        are text this time."""
+        encoder = self.encoders[frozenset()]
+        stretches: list[bytes] = []  # of all texts
+        plans: list[list[int] | None] = []  # of each text: an id, or -1 - i for stretch i
+        try:
+            coded = [text.encode("utf-8", "surrogateescape") for text in texts]
+            if len(texts) > 1 and self.normalized.is_empty and not self.raw.find(b"\n".join(coded)):  # no added token in any of them
+                stretches = [encoder.prepare(encoder.normalize(data)) for data in coded]
+                plans = [[-1 - i] for i in range(len(texts))]
+                coded = []
+            for data in coded:
+                known = len(stretches)
+                made = self._plan(data, plain, encoder, stretches)
+                plans.append(made)
+                if made is None:
+                    del stretches[known:]
+            for i, data in enumerate(stretches):
+                if plain and self._holds_special(data, plain):
+                    return self._without(texts, plain, threads)
+            encoded = encoder.encode_many(stretches, threads) if stretches else []
+        except NativeError:  # a text that this vocabulary cannot spell: the Python version says which
+            return [None] * len(texts)
+        return [None if made is None else _assemble(made, encoded) for made in plans]
+
+    def _plan(self, data: bytes, plain: Collection[str], encoder: NativeEncoder, stretches: list[bytes]) -> list[int] | None:
+        made: list[int] = []
+        for first, last, i in self._split(self.raw, data, plain):
+            if i is None:
+                return None
+            if i >= 0:
+                made.append(i)
+                continue
+            normal = encoder.normalize(data[first:last] if last - first < len(data) else data)
+            for begin, end, j in self._split(self.normalized, normal, plain):
+                if j is None:
+                    return None
+                if j < 0:
+                    stretches.append(encoder.prepare(normal[begin:end] if end - begin < len(normal) else normal, first == 0 and begin == 0))
+                    j = -len(stretches)
+                made.append(j)
+        return made
+
+    def _split(self, finder: Finder, data: bytes, plain: Collection[str]):
+        """(begin, end, id of the added token | -1 for plain text | None: too hard for here)"""
+        done = 0
+        for begin, end, i in finder.find(data):
+            if self.contents[i] in plain:
+                continue
+            if i in self.asks:
+                yield begin, end, None
+                return
+            if done < begin:
+                yield done, begin, -1
+            yield begin, end, i
+            done = end
+        if done < len(data):
+            yield done, len(data), -1
+
+    def _holds_special(self, data: bytes, plain: frozenset[str]) -> bool:
+        if plain not in self._specials:
+            self._specials[plain] = Finder({token: self.ids[token] for token in plain})
+        return bool(self._specials[plain].find(data))
+
+    def _without(self, texts: Sequence[str], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
+        """Texts that hold special tokens as text: by an encoder whose vocabulary lacks these."""
+        banned = frozenset(self.ids[token] for token in plain)
+        with self._lock:
+            if banned not in self.encoders:
+                self.encoders[banned] = plan(self.tree, banned)[0]
+        encoder = self.encoders[banned]
+        if encoder is None:
+            return [None] * len(texts)
+        found: list[np.ndarray | None] = []
+        for text in texts:
+            stretches: list[bytes] = []
+            made = self._plan(text.encode("utf-8", "surrogateescape"), plain, encoder, stretches)
+            found.append(None if made is None else _assemble(made, encoder.encode_many(stretches, threads) if stretches else []))
+        return found
+
+
+def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
+    if len(made) == 1 and made[0] < 0:
+        return encoded[-1 - made[0]]
+    parts = [encoded[-1 - i] if i < 0 else np.array([i], np.int32) for i in made]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+
+def make(tokenizer) -> tuple[Fast | None, str | None]:
+    """(what encodes natively for a tokenizer, None), or (None, why there is no such)."""
+    encoder, why_not = plan(tokenizer.tree)
+    return (None, why_not) if encoder is None else (Fast(tokenizer, encoder), None)
