@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pikojax.config import UserError, require
 from pikojax.text import hf_json
+from pikojax.text.sp_save import restore
 from pikojax.text.tokenizer import Tokenizer
 
 IN_A_FOLDER = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
@@ -43,10 +44,10 @@ def _tree(file: Path) -> dict:
             head = opened.read(4096)
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
-    if head.lstrip()[:1] in (b"{", b"["):
+    if head.lstrip()[:1] == b"{":
         if (file.name == "vocab.json" or _beside(file)) and b'"model"' not in head and b'"added_tokens"' not in head:
             return _reader("vocab_files", "read_gpt2", file)
-        return _with_names(hf_json.read_tree(file), file)
+        return _with_names(restore(hf_json.read_tree(file)), file)
     for module, looks, read in _READERS:
         looks_like = getattr(_module(module), looks, None)
         if looks_like is not None and looks_like(head):

@@ -22,7 +22,8 @@ from pikojax.text import unicode
 
 MAX_LENGTH, MAX_DEPTH, MAX_REPEAT = 20_000, 50, 1_000
 _SIMPLE = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a", "e": "\x1b"}
-_POSIX = {"digit": "Nd", "space": "space", "word": "word"}
+_POSIX = {"digit": ["Nd"], "space": ["space"], "punct": ["P", "S"]}
+_NO_WORD_IN_SET = "\xb2\xb3\xb9\xbc\xbd\xbe"  # ² ³ ¹ ¼ ½ ¾: Oniguruma's \w has them outside a [ ] and has them not inside one
 _LONG = {"letter": "L", "mark": "M", "number": "N", "punctuation": "P", "symbol": "S", "separator": "Z", "other": "C"}
 _FOLDS = {"k": "\u212a", "s": "\u017f"}  # beyond ASCII: the Kelvin sign and the long s
 _MULTI_FOLDS = ("ss", "st", "ff", "fi", "fl")  # Oniguruma lets ß match "ss" under (?i)
@@ -36,15 +37,29 @@ def translate(pattern: str, peer: str = "hf") -> tuple[bytes, np.ndarray]:
     parts = reader.alternatives(depth=0)
     if reader.at < len(pattern):
         raise reader.refusal("a ) too many")
-    labels = np.zeros(unicode.N_CODES, np.int64)
-    for which in reader.sets:
-        labels = labels * 2 + which
-        used = np.bincount(labels) > 0
-        labels = (np.cumsum(used) - 1)[labels]
-        if used.sum() > 256:
-            raise reader.refusal("more than 256 different kinds of characters")
+    labels = np.zeros(unicode.N_CODES, np.uint8)
+    sizes = [int(np.count_nonzero(which)) for which in reader.sets]
+    single = {int(which.argmax()) for which, size in zip(reader.sets, sizes, strict=True) if size == 1}
+    n_labels = 1
+    for which, size in zip(reader.sets, sizes, strict=True):
+        if size > 1:
+            both = labels.astype(np.uint16) * 2 + which
+            used = np.zeros(2 * n_labels, bool)
+            used[both] = True
+            n_labels = int(used.sum())
+            if n_labels > 256:
+                raise reader.refusal("more than 256 different kinds of characters")
+            labels = (np.cumsum(used) - 1).astype(np.uint8)[both]
+    counts = np.bincount(labels).tolist()
+    for code in single:  # a part of its own, unless it is one
+        if counts[labels[code]] > 1:
+            if len(counts) == 256:
+                raise reader.refusal("more than 256 different kinds of characters")
+            counts[labels[code]] -= 1
+            labels[code] = len(counts)
+            counts.append(1)
     bytes_of = [_byte_set(np.bincount(labels[which], minlength=1)) for which in reader.sets]
-    return b"".join(part.encode() if isinstance(part, str) else bytes_of[part] for part in parts), labels.astype(np.uint8)
+    return b"".join(part.encode() if isinstance(part, str) else bytes_of[part] for part in parts), labels
 
 
 def _byte_set(counts: np.ndarray) -> bytes:
@@ -156,7 +171,7 @@ class Reader:
         else:
             opening = "(?:"
             flags = re.compile(r"\?(-?)i:").match(self.pattern, self.at)
-            named = re.compile(r"\?P?<[A-Za-z_]\w*>").match(self.pattern, self.at)
+            named = re.compile(r"\?<[A-Za-z_]\w*>" if self.peer == "hf" else r"\?P?<[A-Za-z_]\w*>").match(self.pattern, self.at)
             if flags:
                 self.ignore_case = not flags[1]
             if flags or named:
@@ -286,13 +301,15 @@ class Reader:
             if posix[2] not in _POSIX:
                 raise self.refusal(posix[0])
             self.at = posix.end()
-            found = self.property(_POSIX[posix[2]])
+            found = np.logical_or.reduce([self.property(name) for name in _POSIX[posix[2]]])
             return ~found if posix[1] else found
         char = self.next()
         if char == "[":
             return self.bracket(depth + 1)
         if char == "\\":
             char = self.next()
+            if char in "wW" and self.peer == "hf":
+                return (self.property("word") & ~self.one(_NO_WORD_IN_SET)) ^ (char == "W")
             if char in "pPdDsSwWhH":
                 return self.escaped_set(char)
             char = self.escaped_char(char) if char != "b" else "\b"

@@ -13,12 +13,14 @@ Leaves out: what Split does with the spans (isolated, removed, merged), which is
 import functools
 import re
 from collections.abc import Callable
+from operator import methodcaller
 
 import numpy as np
 
 from pikojax.config import UserError
 from pikojax.text.pattern_syntax import translate
 
+LIMIT_S = 2.0  # for a pattern that is not known, and 5 s more for each million characters
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -56,6 +58,7 @@ PATTERNS = {  # name → as the files of that family spell it
     "char": r"[\s\S]",  # our own char and word tokenizers
     "word": r"['’](?:s|t|re|ve|m|ll|d)(?![A-Za-z])| ?[\p{L}\p{Nl}\p{No}]+| ?[^ \n\r\t]|[ \n\r\t]",
 }
+_span = methodcaller("span")
 _SPELLINGS = {  # the same in other words
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
@@ -115,7 +118,8 @@ def _engine(pattern: str, expression: bytes, trusted: bool) -> Callable[[bytes],
             import regex
         except ImportError:
             remedy = 'install it with: pip install "pikojax[text]"'
-            raise UserError(f"the pre-tokenizer's pattern {pattern[:80]!r} is not a usual one and needs the regex package; {remedy}") from None
+            said = f"the pre-tokenizer's pattern {pattern[:80]!r} is not a usual one and needs the regex package"
+            raise UserError(f"{said}; {remedy}") from None
         try:
             program = regex.compile(expression, regex.V0)
         except (regex.error, RecursionError, OverflowError) as error:
@@ -123,10 +127,10 @@ def _engine(pattern: str, expression: bytes, trusted: bool) -> Callable[[bytes],
 
     def find(classes: bytes) -> list[tuple[int, int]]:
         if not trusted:
-            limits["timeout"] = 2 + len(classes) * 5e-6
+            limits["timeout"] = LIMIT_S + len(classes) * 5e-6
         try:
-            found = [match.span() for match in program.finditer(classes, **limits)]
-            if any(first == last for first, last in found):
+            found = list(map(_span, program.finditer(classes, **limits)))
+            if not trusted and any(first == last for first, last in found):  # no usual pattern matches nothing
                 found = _with_empty_matches(program, classes, limits)
         except TimeoutError:
             took = f"took more than {limits['timeout']:.0f} s on {len(classes)} characters"
