@@ -50,9 +50,9 @@ def test_what_the_peer_said_once():
 @pytest.mark.parametrize("name", TREES)
 def test_a_small_tree_means_the_same_to_hugging_face(name, peers):
     pair, rng = both(TREES[name]), random.Random(name)
-    for text in [*TRICKY, *(fuzzed(rng) for _ in range(20))]:
+    for text in [*rng.sample(TRICKY, 10), *(fuzzed(rng) for _ in range(4))]:  # all of them: what the peer said once, and the slow test
         assert difference(*pair, text, rng) == ""
-    for text in TRICKY[:12]:
+    for text in rng.sample(TRICKY, 3):
         assert difference(*pair, text, rng, pair=rng.choice(TRICKY)) == ""
 
 
@@ -60,8 +60,8 @@ def test_a_small_tree_means_the_same_to_hugging_face(name, peers):
 @pytest.mark.parametrize("name", TREES)
 def test_a_small_tree_means_the_same_on_many_texts(name, peers):
     pair, rng = both(TREES[name]), random.Random(f"slow {name}")
-    for _ in range(500):
-        assert difference(*pair, fuzzed(rng), rng) == ""
+    for text in [*TRICKY, *(fuzzed(rng) for _ in range(300))]:
+        assert difference(*pair, text, rng) == ""
 
 
 def real(name: str):
@@ -81,8 +81,8 @@ def test_a_real_vocabulary_gives_the_peer_s_ids(name, peers):
     assert ours.vocab_size == theirs.get_vocab_size()
     rng = random.Random(name)
     words = [theirs.id_to_token(rng.randrange(ours.vocab_size)) for _ in range(300)] + list(ours.specials)
-    texts = [(DATA / "text" / file).read_text(encoding="utf-8")[:8000] for file in ("mixed_input.txt", "utf8_input.txt", "wagahai.txt")]
-    for text in [*texts, *TRICKY, *(fuzzed(rng, words) for _ in range(100))]:
+    texts = [(DATA / "text" / file).read_text(encoding="utf-8")[:2500] for file in ("mixed_input.txt", "utf8_input.txt", "wagahai.txt")]
+    for text in [*texts, *(fuzzed(rng, words) for _ in range(30))]:
         assert difference(ours, theirs, text, rng) == ""
 
 
