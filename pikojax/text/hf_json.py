@@ -29,33 +29,12 @@ def read_tree(file: Path) -> dict:
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
     try:
-        tree = json.loads(content.decode(), parse_constant=_no_constant, parse_float=read_float)
+        tree = json.loads(content.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError, MemoryError):
         raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
     model = tree.get("model") if isinstance(tree, dict) else None
     require(isinstance(model, dict), f"{file} has no model; give a tokenizer.json in Hugging Face's shape")
     return tree
-
-
-def read_float(text: str) -> float:
-    """A number as Hugging Face's reader has it: all digits as one whole number, rounded, then times a power of ten, rounded again.
-
-    With more than 15 digits that can be the neighbour of the nearest float, which decides between equal sums in Unigram.
-    """
-    mantissa, _, exponent = text.lower().partition("e")
-    whole, _, fraction = mantissa.lstrip("-").partition(".")
-    digits = whole + fraction
-    power = int(exponent or 0) - len(fraction)
-    if len(digits) < 16 and -22 <= power <= 22:
-        return float(text)
-    kept = 20 if int(digits[:20]) < 2**64 else 19
-    power += max(0, len(digits) - kept)  # further digits are passed over
-    value = float(int(digits[:kept]))
-    while power < -308 and value:
-        value, power = value / 1e308, power + 308
-    value = value * float(f"1e{power}") if power >= 0 else value / float(f"1e{-power}")
-    require(math.isfinite(value), f"the number {shown(text)} is too large")
-    return -value if text.startswith("-") else value
 
 
 def _no_constant(name: str) -> float:
@@ -155,7 +134,21 @@ def scored_vocabulary(model: Mapping) -> list[tuple[str, float]]:
         if not good or type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e300:
             raise UserError(f"the vocabulary holds {shown(str(entry)[:60])}; each entry must be [token, finite score]")
     check_unicode("".join(token for token, _ in vocab), "the vocabulary")
-    return [(token, float(score)) for token, score in vocab]
+    number = float if model.get("float32") else as_hugging_face_reads
+    return [(token, number(score)) for token, score in vocab]
+
+
+def as_hugging_face_reads(number: float) -> float:
+    """The float64 that its JSON reader makes of a decimal number: all digits as one number, then divided by a power of ten.
+
+    This rounds twice, so every few numbers the last bit is another than the nearest, and sums that tie here differ there.
+    """
+    digits, _, exponent = repr(float(number)).partition("e")
+    whole, _, fraction = digits.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    power = int(exponent or 0) - len(fraction)
+    value = float(int(whole + fraction))
+    return value * 10.0**power if power >= 0 else value / 10.0**-power if power > -23 else float(number)
 
 
 def merge_list(model: Mapping, vocab: Mapping[str, int]) -> list[tuple[str, str]]:
