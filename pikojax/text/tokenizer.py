@@ -50,7 +50,8 @@ class Tokenizer:
         self._vocab = read_vocabulary(tree)
         self._added = added.read(tree, self._vocab.ids, self._normalize)
         self.ids = {**self._vocab.ids, **self._added.ids}  # token → id
-        self._by_id = {**{i: token for token, i in self._vocab.ids.items()}, **self._vocab.more, **{i: t.content for i, t in self._added.by_id.items()}}
+        self._by_id = {i: token for token, i in self._vocab.ids.items()} | dict(self._vocab.more)
+        self._by_id |= {i: token.content for i, token in self._added.by_id.items()}
         require(bool(self._by_id), "it has an empty vocabulary")
         self.vocab_size = max(self._by_id) + 1  # ids that no token has count too: a model has rows for them
         self._shown = {**self._by_id, **self._added.shown}
