@@ -73,7 +73,8 @@ def _pad_id(tokenizer, pad_id: int | None, lengths: list[int], width: int) -> in
 
 
 def _stack(rows: list[list[Part]], width: int, side: str, pad_id: int) -> Padded:
-    padded = Padded(np.full((len(rows), width), pad_id, np.int32), np.zeros((len(rows), width), bool), np.zeros((len(rows), width), np.int32))
+    shape = len(rows), width
+    padded = Padded(np.full(shape, pad_id, np.int32), np.zeros(shape, bool), np.zeros(shape, np.int32))
     for i, row in enumerate(rows):
         ids, types = ([x for part in row for x in getattr(part, name)] for name in ("ids", "type_ids"))
         place = slice(0, len(ids)) if side == "right" else slice(width - len(ids), width)
