@@ -149,8 +149,8 @@ def charsmap(entries: dict[str, str]) -> str:
     return base64.b64encode(len(array).to_bytes(4, "little") + array + texts).decode()
 
 
-CHARSMAP = charsmap({"ﬁ": "fi", "①": "1", "é": "é", "é": "é", "\r": " ", "\t": " ", "\u200b": "", "Ａ": "A", "㎏": "kg", "½": "1⁄2", "\xa0": " ",
-                     "ﬀ": "ff", "e": "e", "ﷺ": "صلى الله عليه وسلم", "\u0301": ""})  # fmt: skip
+CHARSMAP = charsmap({"ﬁ": "fi", "①": "1", "\u00e9": "e\u0301", "e\u0301": "\u00e9", "\r": " ", "\t": " ", "\u200b": "", "Ａ": "A", "㎏": "kg",
+                     "½": "1⁄2", "\xa0": " ", "ﬀ": "ff", "e": "e", "ﷺ": "صلى الله عليه وسلم", "\u0301": ""})  # fmt: skip
 
 
 def text_of(tree: dict) -> str:

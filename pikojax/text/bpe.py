@@ -14,6 +14,8 @@ Leaves out: dropout. It makes training noisy on purpose; encoding here is the sa
 import heapq
 from collections.abc import Mapping, Sequence
 
+from pikojax.config import UserError
+
 LONG = 40  # symbols; from here on a heap pays
 
 
@@ -33,7 +35,7 @@ class BPE:
         banned: frozenset[int] = frozenset(),  # ids that plain text must not give
     ):
         self.vocab = {token: i for token, i in vocab.items() if i not in banned}
-        self.unk_id = None if unk_token is None else vocab.get(unk_token)
+        self.unk_token, self.unk_id = unk_token, None if unk_token is None else vocab.get(unk_token)
         self.fuse_unk, self.ignore_merges = fuse_unk, ignore_merges
         self.prefix, self.suffix = continuing_subword_prefix or "", end_of_word_suffix or ""
         names = [f"<0x{byte:02X}>" for byte in range(256)] if byte_fallback else []
@@ -76,7 +78,9 @@ class BPE:
                 if all(byte in self.byte_ids for byte in bytes_of):
                     symbols += [(self.byte_ids[byte], 1) for byte in bytes_of]
                     continue
-            if self.unk_id is not None:
+            if self.unk_token is not None:
+                if self.unk_id is None:
+                    raise UserError(f"{char!r} is not in the vocabulary, which lacks {self.unk_token[:40]!r} too; add that to the vocabulary")
                 if unknown and not self.fuse_unk:
                     symbols.append((self.unk_id, unknown))
                     unknown = 0

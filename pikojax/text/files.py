@@ -7,12 +7,14 @@ Every kind becomes the tree of a tokenizer.json (see the readers), so that all b
 A file that is not understood is refused in one line that names it.
 """
 
+import json
 import os
 from importlib import import_module
 from pathlib import Path
 
 from pikojax.config import UserError, require
 from pikojax.text import hf_json
+from pikojax.text.sp_save import restore
 from pikojax.text.tokenizer import Tokenizer
 
 IN_A_FOLDER = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
@@ -42,15 +44,30 @@ def _tree(file: Path) -> dict:
             head = opened.read(4096)
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
-    if head.lstrip()[:1] in (b"{", b"["):
+    if head.lstrip()[:1] == b"{":
         if (file.name == "vocab.json" or _beside(file)) and b'"model"' not in head and b'"added_tokens"' not in head:
             return _reader("vocab_files", "read_gpt2", file)
-        return hf_json.read_tree(file)
+        return _with_names(restore(hf_json.read_tree(file)), file)
     for module, looks, read in _READERS:
         looks_like = getattr(_module(module), looks, None)
         if looks_like is not None and looks_like(head):
             return _reader(module, read, file)
     return hf_json.read_tree(file)  # which says that it is not JSON
+
+
+def _with_names(tree: dict, file: Path) -> dict:
+    """`tokenizer_config.json` beside a tokenizer.json says which token ends a text, begins it, or fills a row."""
+    try:
+        config = json.loads((file.parent / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return tree
+    names = {}
+    for role in ("eos_token", "bos_token", "pad_token"):
+        token = config.get(role) if isinstance(config, dict) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            names[role] = token
+    return {**tree, "model": {**tree["model"], "names": names}} if names else tree
 
 
 def _beside(file: Path) -> bool:

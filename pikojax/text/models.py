@@ -64,12 +64,17 @@ def _read_wordlevel(model: Mapping) -> Vocabulary:
     return Vocabulary("WordLevel", ids, {}, _unk_id(model, ids, "<unk>"), None)
 
 
+SENTENCEPIECE = ("float32", "score_order", "reserved", "user_defined", "unused", "text_symbols")  # keys of its models, see sp_models.py
 _READERS = {"BPE": _read_bpe, "WordPiece": _read_wordpiece, "Unigram": _read_unigram, "WordLevel": _read_wordlevel}
 
 
 def build_model(tree: Mapping, vocab: Vocabulary, banned: frozenset[int] = frozenset()):
     """The model in Python; text does not give the tokens `banned`, unless as the unknown token."""
     model = tree["model"]
+    if any(model.get(key) for key in SENTENCEPIECE):
+        from pikojax.text import sp_models
+
+        return sp_models.build(model, banned)
 
     def options(*names: str) -> dict:
         return {name: model[name] for name in names if model.get(name) is not None}

@@ -203,6 +203,12 @@ def _precompiled(tree: dict) -> Normalizer:
     return build_charsmap(tree)
 
 
+def _sentencepiece(tree: dict) -> Normalizer:
+    from pikojax.text.sp_models import normalizer
+
+    return normalizer(tree)
+
+
 _KINDS = {
     "NFC": lambda tree: unicode_form("NFC"),
     "NFD": lambda tree: unicode_form("NFD"),
@@ -217,5 +223,6 @@ _KINDS = {
     "Prepend": _prepend,
     "BertNormalizer": _bert,
     "Precompiled": _precompiled,
+    "SentencePiece": _sentencepiece,
     "Sequence": _sequence,
 }

@@ -37,25 +37,29 @@ def translate(pattern: str, peer: str = "hf") -> tuple[bytes, np.ndarray]:
     parts = reader.alternatives(depth=0)
     if reader.at < len(pattern):
         raise reader.refusal("a ) too many")
-    labels = np.zeros(unicode.N_CODES, np.uint16)
-    single = {int(which.argmax()) for which in reader.sets if np.count_nonzero(which) == 1}
-    for which in reader.sets:
-        if np.count_nonzero(which) > 1:
-            labels = labels * 2 + which
-            used = np.bincount(labels) > 0
-            labels = (np.cumsum(used) - 1).astype(np.uint16)[labels]
-            if used.sum() + len(single) > 256:
+    labels = np.zeros(unicode.N_CODES, np.uint8)
+    sizes = [int(np.count_nonzero(which)) for which in reader.sets]
+    single = {int(which.argmax()) for which, size in zip(reader.sets, sizes, strict=True) if size == 1}
+    n_labels = 1
+    for which, size in zip(reader.sets, sizes, strict=True):
+        if size > 1:
+            both = labels.astype(np.uint16) * 2 + which
+            used = np.zeros(2 * n_labels, bool)
+            used[both] = True
+            n_labels = int(used.sum())
+            if n_labels > 256:
                 raise reader.refusal("more than 256 different kinds of characters")
+            labels = (np.cumsum(used) - 1).astype(np.uint8)[both]
     counts = np.bincount(labels).tolist()
     for code in single:  # a part of its own, unless it is one
         if counts[labels[code]] > 1:
+            if len(counts) == 256:
+                raise reader.refusal("more than 256 different kinds of characters")
             counts[labels[code]] -= 1
             labels[code] = len(counts)
             counts.append(1)
-    if len(counts) > 256:
-        raise reader.refusal("more than 256 different kinds of characters")
     bytes_of = [_byte_set(np.bincount(labels[which], minlength=1)) for which in reader.sets]
-    return b"".join(part.encode() if isinstance(part, str) else bytes_of[part] for part in parts), labels.astype(np.uint8)
+    return b"".join(part.encode() if isinstance(part, str) else bytes_of[part] for part in parts), labels
 
 
 def _byte_set(counts: np.ndarray) -> bytes:

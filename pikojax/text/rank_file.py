@@ -5,7 +5,7 @@
 The file says nothing about how text is cut before merging nor which special tokens there are: that follows from the name
 (cl100k_base.tiktoken), or from the number of tokens where the name says nothing. `read` gives a tokenizer.json's tree whose model
 has `rank_order`: which pairs merge is decided by the token they make, not by a list of merges. The two differ rarely, and
-tiktoken does the former. The Split carries `peer: tiktoken`: its classes are those of tiktoken's Unicode tables.
+tiktoken does the former.
 
 Leaves out: special tokens of encodings that are not listed here, which a rank file cannot name.
 """
@@ -60,12 +60,13 @@ def read(path: str | Path) -> dict:
     ranks = read_ranks(path)
     name = kind_of(path, len(ranks))
     n_ranks, pattern, specials = _KINDS[name]
-    require(len(ranks) == n_ranks, f"{path} holds {len(ranks)} tokens, {name} has {n_ranks}; the file is cut short or altered: fetch it again")
+    said = f"{path} holds {len(ranks)} tokens, {name} has {n_ranks}; the file is cut short or altered: fetch it again"
+    require(len(ranks) == n_ranks, said)
     clash = next((special for special, id in specials.items() if id in ranks), None)
     require(clash is None, f"{path} gives the id of {clash} to a plain token; it is not {name}: name the file for what it is")
     chars = byte_chars()
-    vocab = {"".join(map(chars.__getitem__, token)): rank for rank, token in sorted(ranks.items())}
-    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False, "peer": "tiktoken"}
+    vocab = {"".join(map(chars.__getitem__, token)): rank for rank, token in sorted(ranks.items())} | specials  # whose ids stand apart
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -88,7 +89,9 @@ def bpe_model(vocab: dict[str, int], **more) -> dict:
 
 def _template(token: str, id: int) -> dict:
     """A post-processor that puts `token` before each text."""
-    first, second = ([{"SpecialToken": {"id": token, "type_id": i}}, {"Sequence": {"id": part, "type_id": i}}] for i, part in enumerate("AB"))
+    first, second = (
+        [{"SpecialToken": {"id": token, "type_id": i}}, {"Sequence": {"id": part, "type_id": i}}] for i, part in enumerate("AB")
+    )
     special = {token: {"id": token, "ids": [id], "tokens": [token]}}
     return {"type": "TemplateProcessing", "single": first, "pair": first + second, "special_tokens": special}
 

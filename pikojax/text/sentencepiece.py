@@ -22,7 +22,7 @@ from pathlib import Path
 from pikojax.config import UserError, require
 from pikojax.text.rank_file import _template, bpe_model
 
-MAX_BYTES, MAX_PIECES, MAX_PIECE_BYTES = 256 << 20, 2_000_000, 8000  # SentencePiece itself refuses longer pieces
+MAX_BYTES, MAX_PIECES, MAX_PIECE_BYTES = 64 << 20, 1_000_000, 8000  # SentencePiece itself refuses longer pieces
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MODEL_TYPES = {1: "Unigram", 2: "BPE", 3: "word", 4: "char"}
 SPACE = "▁"
@@ -107,7 +107,8 @@ def parse(data: bytes) -> dict:
     pieces: list[tuple[str, float, int]] = []
     trainer: dict[int, tuple] = {}
     normalizer: dict[int, tuple] = {}
-    for number, wire, value in _fields(data, 0, len(data)):
+    begin = _usual_pieces(data, pieces)
+    for number, wire, value in _fields(data, begin, len(data)):
         if number == 1:
             pieces.append(_piece(data, *_span(wire, value)))
             if len(pieces) > MAX_PIECES:
@@ -139,6 +140,24 @@ def parse(data: bytes) -> dict:
     }
 
 
+def _usual_pieces(data: bytes, pieces: list) -> int:
+    """The pieces from the file's beginning on, as long as each is a short text, a score and perhaps a type: the same as `_piece`
+    four times as fast. Gives the byte where it stopped."""
+    at, n, score_at = 0, len(data), struct.Struct("<f").unpack_from
+    while at + 4 < n and data[at] == 0x0A and data[at + 1] < 128 and data[at + 2] == 0x0A and len(pieces) < MAX_PIECES:
+        end, score = at + 2 + data[at + 1], at + 4 + data[at + 3]  # the text ends where the score's field begins
+        if end > n or end - score not in (5, 7) or data[score] != 0x15:
+            break
+        kind = NORMAL
+        if end - score == 7:
+            kind = data[score + 6]
+            if data[score + 5] != 0x18 or kind > 127:
+                break
+        pieces.append((data[at + 4 : score].decode(), score_at(data, score + 1)[0], kind))
+        at = end
+    return at
+
+
 def _piece(data: bytes, start: int, end: int) -> tuple[str, float, int]:
     text, score, kind = "", 0.0, NORMAL
     for number, wire, value in _fields(data, start, end):
@@ -164,12 +183,13 @@ def to_tree(spec: dict, file: str) -> dict:
     pieces = spec["pieces"]
     unk_id = next(i for i, (_, _, kind) in enumerate(pieces) if kind == UNKNOWN)
     kind = _MODEL_TYPES.get(spec["model_type"])
-    require(kind in ("BPE", "Unigram", "char"), f"{file} is a model of type {kind or spec['model_type']!r}; those known are unigram, bpe and char")
+    said = f"{file} is a model of type {kind or spec['model_type']!r}; those known are unigram, bpe and char"
+    require(kind in ("BPE", "Unigram", "char"), said)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
-        {"id": i, "content": text, **flags, "special": type_ != USER_DEFINED}
+        {"id": i, "content": text, **flags, "special": True}
         for i, (text, _, type_) in enumerate(pieces)
-        if type_ in (UNKNOWN, CONTROL, USER_DEFINED)
+        if type_ in (UNKNOWN, CONTROL)
     ]
     return {
         "version": "1.0",
@@ -211,7 +231,8 @@ def _of_type(spec: dict, *kinds: int) -> list[str]:
 
 
 def _private(spec: dict) -> dict:
-    lists = {"reserved": _of_type(spec, UNKNOWN, CONTROL, BYTE), "user_defined": _of_type(spec, USER_DEFINED), "unused": _of_type(spec, UNUSED)}
+    types = {"reserved": (UNKNOWN, CONTROL, BYTE), "user_defined": (USER_DEFINED,), "unused": (UNUSED,)}
+    lists = {name: _of_type(spec, *kinds) for name, kinds in types.items()}
     return {name: found for name, found in lists.items() if found}
 
 
@@ -223,6 +244,9 @@ def _bpe(spec: dict, vocab: dict[str, int], unk_id: int, kind: str) -> dict:
     scores = [score for _, score, type_ in pieces if type_ in (NORMAL, UNUSED, USER_DEFINED)]
     falling = all(a > b for a, b in zip(scores, scores[1:], strict=False))
     order = {"rank_order": True} if falling else {"score_order": True, "scores": [score for _, score, _ in pieces]}
+    usable = {text for text, _, type_ in pieces if type_ in (NORMAL, UNUSED, USER_DEFINED)}
+    if any(char not in usable for text in usable for char in text):
+        order["text_symbols"] = True  # a character without a piece of its own may become part of one
     return bpe_model(vocab, **more, **order, **_private(spec))
 
 
@@ -266,22 +290,6 @@ def _post_processor(spec: dict, kind: str, vocab: dict[str, int]) -> dict | None
     if kind == "Unigram" and bos is None and eos in vocab:
         single = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}]
         pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}]
-        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {eos: {"id": eos, "ids": [vocab[eos]], "tokens": [eos]}}}
+        special = {eos: {"id": eos, "ids": [vocab[eos]], "tokens": [eos]}}
+        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
     return None
-
-
-def to_hugging_face(normalizer: dict) -> dict:
-    """The parts of Hugging Face's nearest to a `SentencePiece` normalizer, as transformers' converters write them."""
-    steps: list[dict] = []
-    if normalizer["precompiled_charsmap"]:
-        steps.append({"type": "Precompiled", "precompiled_charsmap": normalizer["precompiled_charsmap"]})
-    if normalizer["remove_extra_whitespaces"]:
-        steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    if normalizer["add_dummy_prefix"] and not normalizer["treat_whitespace_as_suffix"]:
-        steps.append({"type": "Prepend", "prepend": SPACE})
-    if normalizer["escape_whitespaces"]:
-        steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
-    if normalizer["add_dummy_prefix"] and normalizer["treat_whitespace_as_suffix"]:
-        steps.append({"type": "Replace", "pattern": {"Regex": r"\z"}, "content": SPACE})
-    return {"type": "Sequence", "normalizers": steps}

@@ -57,12 +57,16 @@ class Tokenizer:
         self._shown = {**self._by_id, **self._added.shown}
         self._special_ids = {i for i, token in self._by_id.items() if token in self._added.specials}
         self.specials = tuple(sorted(self._added.specials, key=self.ids.__getitem__))
-        self.eos_id, self.bos_id, self.pad_id = (
-            next((self.ids[name] for name in names if name in self._added.specials), None) for names in (EOS_NAMES, BOS_NAMES, PAD_NAMES)
-        )
+        self.eos_id, self.bos_id, self.pad_id = map(self._named, ("eos_token", "bos_token", "pad_token"), (EOS_NAMES, BOS_NAMES, PAD_NAMES))
         self.unk_id = self._vocab.unk_id
         self._frame = postprocess.frame(self._process)
         self._models: dict[frozenset[int], Any] = {}
+
+    def _named(self, role: str, usual: Sequence[str]) -> int | None:
+        """The id of the token with that role: the one that the model's own files name, or one with a usual name."""
+        said = hf_json.field(self.tree["model"], "names", dict, {}, what="the model").get(role)
+        names = [said] if isinstance(said, str) and said in self.ids else [name for name in usual if name in self._added.specials]
+        return self.ids[names[0]] if names else None
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "Tokenizer":
