@@ -42,7 +42,7 @@ MARKS = sequence(kind("Prepend", prepend="▁"), kind("Replace", pattern={"Strin
 RANKS = {**trees.BYTE_BPE, "merges": [], "rank_order": True, "ignore_merges": True}
 BERT = kind("BertPreTokenizer")
 TREES = {
-    "gpt2": (trees.BYTE_BPE, {"pre_tokenizer": trees.BYTE_LEVEL}),
+    "gpt2": (trees.BYTE_BPE, {"pre_tokenizer": trees.BYTE_LEVEL, "decoder": trees.BYTE_LEVEL}),
     "gpt2 with a space": (trees.BYTE_BPE, {"pre_tokenizer": {**trees.BYTE_LEVEL, "add_prefix_space": True}}),
     "nfc": (trees.BYTE_BPE, {"pre_tokenizer": trees.BYTE_LEVEL, "normalizer": kind("NFC")}),
     "digits first": (trees.BYTE_BPE, {"pre_tokenizer": sequence(kind("Digits", individual_digits=True), trees.BYTE_LEVEL)}),
@@ -195,7 +195,7 @@ def test_every_path_gives_the_same(path, monkeypatch, tmp_path_factory):
 @needs_compiler
 def test_special_tokens_can_be_kept_out():
     tok = tokenizer("llama")
-    assert tok.encode("a<s>b", False)[2] == tok.ids["<s>"]
+    assert tok.ids["<s>"] in tok.encode("a<s>b", False)
     for text in ("<s>", "a<s>b</s>", "<<s>>", "<s"):
         plain = tok.encode(text, False, allowed_special=())
         assert tok.ids["<s>"] not in plain and plain.tolist() == tok.encode_slowly(text, False, allowed_special=()).tolist()
@@ -231,7 +231,7 @@ def test_without_a_compiler_python_serves(tmp_path):
     code = """
 import text_trees as trees
 from pikojax.text.tokenizer import Tokenizer
-tok = Tokenizer(trees.tree(trees.BYTE_BPE, pre_tokenizer=trees.BYTE_LEVEL))
+tok = Tokenizer(trees.tree(trees.BYTE_BPE, pre_tokenizer=trees.BYTE_LEVEL, decoder=trees.BYTE_LEVEL))
 assert tok._native is None and "no C++ compiler" in tok._planned[1], tok._planned
 text = "lower low " * 100
 assert tok.decode(tok.encode(text)) == text and tok.encode(text).tolist() == tok.encode_slowly(text).tolist()
@@ -313,7 +313,8 @@ def test_scores_are_read_as_hugging_face_reads_them():
     from pikojax.text.hf_json import as_hugging_face_reads
 
     assert as_hugging_face_reads(-10.25) == -10.25 and as_hugging_face_reads(0.0) == 0.0 and as_hugging_face_reads(-3.0) == -3.0
-    numbers = [-random.Random(9).random() * 20 for _ in range(1000)]
+    rng = random.Random(9)
+    numbers = [-rng.random() * 20 for _ in range(1000)]
     off = [abs(as_hugging_face_reads(x) - x) / np.spacing(abs(x)) for x in numbers]
     assert max(off) == 1 and 0 < sum(off) < 500
 
