@@ -9,6 +9,7 @@ there is some for this tree; `encode_slowly` is the same in Python alone, the or
 Truncation and padding that a file asks for are what `encode_padded` does when asked; `encode` never cuts a text.
 """
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -121,9 +122,12 @@ class Tokenizer:
 
     def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
         plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        text = self._readable(text)
-        ids = None if native is None else native.encode([text], plain)[0]
+        ids = None
+        if native is not None and (isinstance(text, str) or isinstance(text, bytes) and self._byte_level):
+            with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair, of which the check below speaks
+                ids = native.encode([text], plain)[0]
         if ids is None:
+            text = self._readable(text)
             for section, i in self._sections(text, plain):
                 stretches = [(section, i)] if i is not None else self._normalized(section, plain)
                 parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
