@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from pikojax.text.models import SENTENCEPIECE
 from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
 
 
@@ -124,5 +125,7 @@ def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
 
 def make(tokenizer) -> tuple[Fast | None, str | None]:
     """(what encodes natively for a tokenizer, None), or (None, why there is no such)."""
+    if any(tokenizer.tree["model"].get(key) for key in SENTENCEPIECE):
+        tokenizer._model(frozenset())  # checks these keys, which the native code trusts
     encoder, why_not = plan(tokenizer.tree)
     return (None, why_not) if encoder is None else (Fast(tokenizer, encoder), None)
