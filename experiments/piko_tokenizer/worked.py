@@ -34,7 +34,7 @@ def char_and_word() -> Iterator[str]:
     yield "char: " + " ".join(chars.tokens)
     yield cut(chars, "pugs")
     yield "word, 4 entries: " + " ".join(words.tokens)
-    yield from (cut(words, text) for text in ("pun", "hugs"))
+    yield from (cut(words, text) for text in ("pun", "pug"))
 
 
 def pair_encoding() -> Iterator[str]:
@@ -64,13 +64,13 @@ def wordpiece() -> Iterator[str]:
 
 def unigrams() -> Iterator[str]:
     words, longest = {"▁" + word: count for word, count in WORDS.items()}, 16
-    scores = unigram.seed_pieces(words, longest, 8)
+    scores = unigram.seed_pieces(words, longest, 20)
     yield "seeds: " + " ".join(piece for piece in scores if len(piece) > 1)
-    for _ in range(2):
-        expected = unigram.e_step(words, scores, longest)
-        scores = unigram.m_step(expected)
+    expected = unigram.e_step(words, scores, longest)
+    scores = unigram.m_step(expected)
     best = sorted(scores, key=lambda piece: (-scores[piece], piece))[:5]
-    yield "after two steps: " + ", ".join(f"{piece} {math.exp(scores[piece]):.3f}" for piece in best)
+    yield "expected uses: " + ", ".join(f"{piece} {expected[piece] / unigram.ONE:.2f}" for piece in best)
+    yield "after one step: " + ", ".join(f"{piece} {math.exp(scores[piece]):.3f}" for piece in best)
     ways = [("▁hugs",), ("▁hug", "s")]
     chances = [math.exp(sum(scores[piece] for piece in way)) for way in ways]
     for way, chance in zip(ways, chances, strict=True):
