@@ -53,9 +53,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    kind: Literal["char", "word"] = "char"
-    vocab_size: int = 10_000  # word: the most common words that are kept
-    path: str | None = None  # a tokenizer.json to use instead of making one
+    kind: Literal["char", "word", "bpe", "wordpiece", "unigram"] = "char"
+    vocab_size: int = 10_000  # tokens, special ones among them; `char` has as many as the text has characters
+    lowercase: bool = False  # wordpiece: forget capitals and accents, as BERT's uncased vocabularies do
+    path: str | None = None  # a file or folder of any known kind (tokenizer.json, .tiktoken, .model, vocab.txt …) instead of making one
 
     def __post_init__(self):
         require(self.vocab_size >= 2, f"tokenizer.vocab_size = {self.vocab_size}; give 2 or more")

@@ -68,7 +68,7 @@ def chunks(part: Part, safe_cut: Callable[[str], int]) -> Iterator[tuple[str, bo
     with open(part.file, "rb") as file:
         file.seek(int(part.bounds[0]))
         for start, end in zip(part.bounds[:-1].tolist(), part.bounds[1:].tolist()):
-            decoder, kept = codecs.getincrementaldecoder("utf-8")(), ""
+            decoder, kept, enough = codecs.getincrementaldecoder("utf-8")(), "", 0
             for at in range(start, end, CHUNK_BYTES):
                 raw, last = file.read(min(CHUNK_BYTES, end - at)), end - at <= CHUNK_BYTES
                 begun = len(decoder.getstate()[0])  # bytes of a character that the chunk before began
@@ -76,7 +76,10 @@ def chunks(part: Part, safe_cut: Callable[[str], int]) -> Iterator[tuple[str, bo
                     kept += decoder.decode(raw, last)
                 except UnicodeDecodeError as error:
                     raise not_utf8(part.file, at - begun + error.start) from None
+                if not last and len(kept) < enough:
+                    continue
                 cut = len(kept) if last else safe_cut(kept)
+                enough = 0 if cut else 2 * len(kept)  # where there was no place, looking again and again would take for ever
                 if cut or last:
                     yield kept[:cut], last
                     kept = kept[cut:]

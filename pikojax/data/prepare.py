@@ -3,9 +3,10 @@
     documents → one UTF-8 file with the byte where each begins → training part | validation part → train.bin | val.bin
 
 Split. Several documents: the last `val_fraction` (0.1) of them are for validation. One document: the last `val_fraction` of
-its characters (nanoGPT's split of a text). Tokenizer: `char` takes every character of the data; `word` is made from the
-first `data.tokenizer_sample_mb` of the training part. Several documents are each followed by "<|endoftext|>", one special
-token more; a single one has none. A special token that happens to stand in a text is plain text.
+its characters (nanoGPT's split of a text). Tokenizer: `char` takes every character of the data; the other kinds are made from
+the first `data.tokenizer_sample_mb` of the training part. Several documents are each followed by "<|endoftext|>", one special
+token more; a single one has none. With `tokenizer.path` nothing is made: documents end with that tokenizer's own end-of-text
+token, if it has one, and what it would put around a text (as [CLS]) is left out. A special token that happens to stand in a text is plain text.
 
 Nothing is held in memory but a few megabytes at a time, and of a folder of text files one file. A cache entry is a folder named by a hash of all that it depends on,
 made beside its place and renamed into it; one that is damaged is made again; the oldest beyond 10 GB go.
@@ -14,18 +15,23 @@ Ready-made tokens (`shards`, `bin`) are mapped where they lie; the vocabulary is
 """
 
 import dataclasses
+import hashlib
+import json
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pikojax import text
-from pikojax.config import Config, require
+from pikojax.config import Config, UserError, require, user_path
 from pikojax.data import cache, sources
 from pikojax.data.batches import check_length
 from pikojax.data.corpus import Part, chunks, gather, split_parts
 from pikojax.data.shards import Piece, TokenStream, bin_splits, npy_splits
+from pikojax.text.cuts import last_place
 from pikojax.text.tokenizer import EOS, UNK, Tokenizer
+from pikojax.text.word import safe_cut as safe_cut_of_words
 
 FORMAT = 1  # of a cache entry; raise it when what is written, or how text is split, changes
 FLUSH_TOKENS = 2**20
@@ -42,10 +48,11 @@ class Dataset(NamedTuple):
 
 def open_dataset(config: Config) -> Dataset:
     source = sources.find(config.data)
+    given = text.load(user_path(config.tokenizer.path, "tokenizer.path")) if config.tokenizer.path else None
     if source.kind in ("shards", "bin"):
-        dataset = _ready_made(config, source)
+        dataset = _ready_made(config, source, given)
     else:
-        entry = cache.entry(_cache_key(config, source), lambda folder: _build(config, source, folder))
+        entry = cache.entry(_cache_key(config, source, given), lambda folder: _build(config, source, given, folder))
         dataset = _from_entry(config, source, entry)
     check_length(dataset.train, config.model.context)
     require(len(dataset.val) > 1, f"{dataset.val.name} has {len(dataset.val)} tokens; raise data.val_fraction or give more data")
@@ -65,8 +72,7 @@ def resolve_vocab(config: Config, dataset: Dataset) -> Config:
 # ---------------------------------------------------------------- ready-made tokens
 
 
-def _ready_made(config: Config, source: sources.Source) -> Dataset:
-    tokenizer = text.load(config.tokenizer.path) if config.tokenizer.path else None
+def _ready_made(config: Config, source: sources.Source, tokenizer: Tokenizer | None) -> Dataset:
     size = tokenizer.vocab_size if tokenizer else config.model.vocab_size
     require(
         size is not None,
@@ -88,14 +94,15 @@ def _dataset(train, val, tokenizer, vocab_size, what, unk_rate) -> Dataset:
     facts |= {"vocab_size": vocab_size, "unk_rate": unk_rate}
     line = f"{what}: {len(train):,} training and {len(val):,} validation tokens, vocabulary {vocab_size:,}"
     if unk_rate:
-        line += f", {100 * unk_rate:.2g}% of the validation tokens are {UNK} (its bits per byte leave those words out)"
+        unk = tokenizer.id_to_token(tokenizer.unk_id)
+        line += f", {100 * unk_rate:.2g}% of the validation tokens are {unk} (its bits per byte leave those words out)"
     return Dataset(train, val, tokenizer, vocab_size, line, facts)
 
 
 # ---------------------------------------------------------------- text
 
 
-def _cache_key(config: Config, source: sources.Source) -> dict:
+def _cache_key(config: Config, source: sources.Source, given: Tokenizer | None) -> dict:
     data, tokenizer = config.data, config.tokenizer
     key = {"format": FORMAT, "kind": source.kind, "val_fraction": data.val_fraction}
     if source.kind == "stories":
@@ -105,17 +112,18 @@ def _cache_key(config: Config, source: sources.Source) -> dict:
         key |= {"name": data.path, "split": data.hf_split, "field": data.text_field}
     else:
         key |= {"files": [cache.fingerprint(file) for file in source.files], "field": data.text_field}
-    if tokenizer.path:
-        path = Path(tokenizer.path)
-        key["tokenizer"] = cache.digest(path / "tokenizer.json" if path.is_dir() else path)
-    elif tokenizer.kind == "word":
-        key["tokenizer"] = ["word", tokenizer.vocab_size, data.tokenizer_sample_mb]
+    if given is not None:  # what it was read as: its name, and files beside it, may have had a say in that
+        key["tokenizer"] = hashlib.sha256(json.dumps(given.to_json()).encode()).hexdigest()
+    elif tokenizer.kind == "char":
+        key["tokenizer"] = "char"
     else:
-        key["tokenizer"] = tokenizer.kind
+        key["tokenizer"] = [tokenizer.kind, tokenizer.vocab_size, data.tokenizer_sample_mb]
+        if tokenizer.kind == "wordpiece":
+            key["tokenizer"].append(tokenizer.lowercase)
     return key
 
 
-def _build(config: Config, source: sources.Source, folder: Path) -> dict:
+def _build(config: Config, source: sources.Source, given: Tokenizer | None, folder: Path) -> dict:
     """Everything of a cache entry, into `folder`; returns what to remember about it."""
     if source.kind == "text" and len(source.files) == 1:
         whole = Part(source.files[0], np.array([0, source.files[0].stat().st_size]))
@@ -124,7 +132,7 @@ def _build(config: Config, source: sources.Source, folder: Path) -> dict:
     require(whole.n_documents > 0, f"{config.data.path} has no text; give data with documents in it")
     several = whole.n_documents > 1
     train, val = split_parts(whole, 0.1 if config.data.val_fraction is None else config.data.val_fraction)
-    tokenizer = _tokenizer(config, whole, train, several)
+    tokenizer = _train_tokenizer(config, whole, train, (EOS,) if several else ()) if given is None else given
     tokenizer.save(folder / "tokenizer.json")
     eos_id = tokenizer.eos_id if several else None
     facts = {"dtype": "<u2" if tokenizer.vocab_size <= 2**16 else "<u4", "eos_id": eos_id}
@@ -135,16 +143,21 @@ def _build(config: Config, source: sources.Source, folder: Path) -> dict:
     return facts
 
 
-def _tokenizer(config: Config, whole: Part, train: Part, several: bool) -> Tokenizer:
-    if config.tokenizer.path:
-        return text.load(config.tokenizer.path)
-    specials = (EOS,) if several else ()
-    if config.tokenizer.kind == "char":
+def _train_tokenizer(config: Config, whole: Part, train: Part, specials: tuple[str, ...]) -> Tokenizer:
+    kind, size = config.tokenizer.kind, config.tokenizer.vocab_size
+    if kind == "char":
         return text.train_char((chunk for chunk, _ in chunks(whole, len)), specials)
-    from pikojax.text.word import safe_cut
-
-    sample = chunks(train.first_bytes(int(config.data.tokenizer_sample_mb * 1e6)), safe_cut)
-    return text.train_word((chunk for chunk, _ in sample), config.tokenizer.vocab_size, (UNK, *specials))
+    sample = train.first_bytes(int(config.data.tokenizer_sample_mb * 1e6))
+    learn, cut = {
+        "word": (partial(text.train_word, specials=(UNK, *specials)), safe_cut_of_words),
+        "bpe": (partial(text.train_bpe, special_tokens=specials), last_place),
+        "wordpiece": (partial(text.train_wordpiece, special_tokens=("[UNK]", *specials), lowercase=config.tokenizer.lowercase), last_place),
+        "unigram": (partial(text.train_unigram, special_tokens=(UNK, *specials)), last_place),
+    }[kind]
+    try:
+        return learn((chunk for chunk, _ in chunks(sample, cut)), size)
+    except UserError as error:
+        raise UserError(f"tokenizer.kind = {kind}: {error}") from None
 
 
 def _encode(tokenizer: Tokenizer, part: Part, eos_id: int | None, dtype: str, file: Path) -> tuple[int, int]:

@@ -66,12 +66,13 @@ def stream(
     require(0 <= seed < 2**32, f"seed = {seed}; give a whole number from 0 to 4294967295")
     settings = make_settings(1, cfg.vocab_size, temperature, top_k, top_p, tokenizer.vocab_size)
     ids = prompt_ids(tokenizer, prompt, cfg.context)
-    return _stream(model, cfg, params, tokenizer, ids, max_tokens, settings, seed)
+    text = Continuation(tokenizer, ids if prompt else [])
+    return _stream(model, cfg, params, tokenizer, ids, text, max_tokens, settings, seed)
 
 
 def prompt_ids(tokenizer, prompt: str, context: int) -> list[int]:
     """The tokens to begin with; a prompt that cannot be read or is too long is refused."""
-    ids = [int(i) for i in tokenizer.encode(prompt)]
+    ids = [int(i) for i in tokenizer.encode(prompt, add_special_tokens=False)]
     if not ids:
         start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.token_to_id("\n")
         if start is None:
@@ -82,9 +83,29 @@ def prompt_ids(tokenizer, prompt: str, context: int) -> list[int]:
     return ids
 
 
-def _stream(model, cfg, params, tokenizer, ids, max_tokens, settings, seed) -> Generator[str, None, Generation]:
+class Continuation:
+    """`tokenizer.stream()` of the prompt and what follows, without the prompt's own text."""
+
+    def __init__(self, tokenizer, ids: list[int]):
+        self.stream, self.hidden = tokenizer.stream(), len(tokenizer.decode(ids))  # characters not to be shown
+        for id in ids:
+            self.push(id)
+
+    def push(self, id: int) -> str:
+        return self._behind(self.stream.push(id))
+
+    def finish(self) -> str:
+        return self._behind(self.stream.finish())
+
+    def _behind(self, text: str) -> str:
+        shown = text[self.hidden :]
+        self.hidden = max(0, self.hidden - len(text))
+        return shown
+
+
+def _stream(model, cfg, params, tokenizer, ids, text, max_tokens, settings, seed) -> Generator[str, None, Generation]:
     began_s = time.perf_counter()
-    text, written, timed = tokenizer.stream(), [], []
+    written, timed = [], []
     pieces, stopped, first_token_s = [], "max_tokens", None
     for chunk, seconds in _chunks(model, cfg, decode.ready(params), ids, tokenizer.eos_id, max_tokens, settings, seed):
         first_token_s = time.perf_counter() - began_s if first_token_s is None else first_token_s

@@ -11,12 +11,15 @@ from pikojax.text import patterns
 
 _PLACE = re.compile(r"(?<=[^\W\d_]) (?=[A-Za-z])")
 _SPLITS = {"gpt2", "cl100k", "qwen2", "qwen3.5", "o200k", "tekken", "clip", "words", "spaces"}  # patterns that cut before or at it
-_KEEPS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"}  # normalizers that look at no space's surroundings
+_KEEPS = {"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer"}  # they look at no space's surroundings
 
 
 def safe_cut(tokenizer, text: str) -> int:
-    if not _has_places(tokenizer):
-        return 0
+    return last_place(text) if _has_places(tokenizer) else 0
+
+
+def last_place(text: str) -> int:
+    """The last such place in `text`, 0: there is none; whether a tokenizer splits there is another question."""
     size = 4096
     while True:
         start = max(0, len(text) - size)
@@ -36,7 +39,11 @@ def _has_places(tokenizer) -> bool:
 
 
 def _harmless(part: dict) -> bool:
-    if part["type"] != "Replace" or " " in part.get("content", " "):
+    if part["type"] != "Replace":
+        return False
+    if part["pattern"] == {"Regex": " {2,}"}:  # no such run at a single space
+        return True
+    if " " in part.get("content", " "):
         return False
     pattern = part["pattern"].get("String")
     return bool(pattern) and re.fullmatch(r"[^\w\s]+", pattern) is not None
