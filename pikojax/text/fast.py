@@ -35,9 +35,14 @@ class Fast:
         stretches: list[bytes] = []  # of all texts
         plans: list[list[int] | None] = []  # of each text: an id, or -1 - i for stretch i
         try:
-            for text in texts:
+            coded = [text.encode("utf-8", "surrogateescape") for text in texts]
+            if len(texts) > 1 and self.normalized.is_empty and not self.raw.find(b"\n".join(coded)):  # no added token in any of them
+                stretches = [encoder.prepare(encoder.normalize(data)) for data in coded]
+                plans = [[-1 - i] for i in range(len(texts))]
+                coded = []
+            for data in coded:
                 known = len(stretches)
-                made = self._plan(text.encode("utf-8", "surrogateescape"), plain, encoder, stretches)
+                made = self._plan(data, plain, encoder, stretches)
                 plans.append(made)
                 if made is None:
                     del stretches[known:]

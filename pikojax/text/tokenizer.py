@@ -169,21 +169,21 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else data.decode("utf-8", "replace")
+        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else str(data.data, "utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
         if data is None and (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
             return b"".join(map(byte_level.to_bytes, self.visible_tokens(ids, skip_special_tokens)))
-        return self.decode(ids, skip_special_tokens).encode() if data is None else data
+        return self.decode(ids, skip_special_tokens).encode() if data is None else data.tobytes()
 
-    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> bytes | None:
+    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> np.ndarray | None:
         if ids.size < FAST_FROM_IDS or self._fast_decoder is None:
             return None
         if skip_special_tokens:
             ids = ids[~np.isin(ids, list(self._special_ids))]
-        return self._fast_decoder.decode_bytes(ids)
+        return self._fast_decoder.decode(ids)
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         return TextStream(self, skip_special_tokens)
