@@ -28,14 +28,14 @@ class Fast:
         self._specials: dict[frozenset[str], Finder] = {}
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
+    def encode(self, texts: Sequence[str | bytes], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
         """int32 ids of each text, without template; None for one that only the Python pipeline can do. `plain`: special tokens that
-        are text this time."""
+        are text this time. Bytes that are no UTF-8 are for byte-level vocabularies."""
         encoder = self.encoders[frozenset()]
         stretches: list[bytes] = []  # of all texts
         plans: list[list[int] | None] = []  # of each text: an id, or -1 - i for stretch i
         try:
-            coded = [text.encode("utf-8", "surrogateescape") for text in texts]
+            coded = list(map(_coded, texts))
             if len(texts) > 1 and self.normalized.is_empty and not self.raw.find(b"\n".join(coded)):  # no added token in any of them
                 stretches = [encoder.prepare(encoder.normalize(data)) for data in coded]
                 plans = [[-1 - i] for i in range(len(texts))]
@@ -93,7 +93,7 @@ class Fast:
             self._specials[plain] = Finder({token: self.ids[token] for token in plain})
         return bool(self._specials[plain].find(data))
 
-    def _without(self, texts: Sequence[str], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
+    def _without(self, texts: Sequence[str | bytes], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
         """Texts that hold special tokens as text: by an encoder whose vocabulary lacks these."""
         banned = frozenset(self.ids[token] for token in plain)
         with self._lock:
@@ -105,9 +105,14 @@ class Fast:
         found: list[np.ndarray | None] = []
         for text in texts:
             stretches: list[bytes] = []
-            made = self._plan(text.encode("utf-8", "surrogateescape"), plain, encoder, stretches)
+            made = self._plan(_coded(text), plain, encoder, stretches)
             found.append(None if made is None else _assemble(made, encoder.encode_many(stretches, threads) if stretches else []))
         return found
+
+
+def _coded(text: str | bytes) -> bytes:
+    """Half a surrogate pair raises UnicodeEncodeError here."""
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
