@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from text_peers import DATA, NAMES, ours, smallest, strings, theirs
+from text_relatives import FAMILIES
 
 from pikojax.native import build
 from pikojax.text import load
@@ -91,6 +92,14 @@ def test_fuzzed_texts(name):
     assert_the_peer_s_ids(name, fuzzed(name, 2000, "fast"))
 
 
+@pytest.mark.parametrize("n", [150, pytest.param(20_000, marks=slow)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fuzzed_texts_of_other_families(name, n):
+    texts = fuzzed(name, n, (SEED, "family"))
+    assert_the_peer_s_ids(name, texts)
+    assert_the_oracle_s_ids(name, texts[:: n // 50])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fuzzed_texts_in_python(name):
     assert_the_oracle_s_ids(name, fuzzed(name, 300, "python"))
@@ -116,7 +125,7 @@ def test_real_texts(name, whole):
         texts = [text[:40_000] for text in texts]
     assert_the_peer_s_ids(name, texts + [line for text in texts for line in text.splitlines(keepends=True)][:20_000])
     if whole:
-        assert_the_oracle_s_ids(name, [text[:200_000] for text in texts])
+        assert_the_oracle_s_ids(name, [text[:60_000] for text in texts])
 
 
 @pytest.mark.parametrize("vocabulary, name", [("gpt-2", "gpt2.json"), ("llama-spm", "llama2.model"), ("llama-spm", "llama2.json")])

@@ -6,6 +6,7 @@ Leaves out: invalid UTF-8, which no peer takes as it comes; test_text_exact.py s
 """
 
 import functools
+import json
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from text_relatives import FAMILIES, tree
 
 from pikojax.text import load
+from pikojax.text.tokenizer import Tokenizer
 
 DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")
 NAMES = ("pile_tokenizer.json", "gpt2.json", "cl100k_base.tiktoken", "llama2.json", "llama2.model", "fineweb_wordpiece.json", "bert_base_cased.json",
@@ -29,25 +32,27 @@ class Peer(NamedTuple):
 
 @functools.cache
 def ours(name: str):
-    path = DATA / "tokenizers" / name
+    path = DATA / "tokenizers" / (FAMILIES[name][0] if name in FAMILIES else name)
     if not path.exists():
         pytest.skip(f"no {path}; PIKOJAX_DATA names the folder of the test data")
-    return load(path)
+    return Tokenizer.from_tree(tree(name, path.parent)) if name in FAMILIES else load(path)
 
 
 @functools.cache
 def theirs(name: str) -> Peer:
     path = str(DATA / "tokenizers" / name)
+    if name in FAMILIES:
+        return _hugging_face(json.dumps(tree(name, DATA / "tokenizers")))
     if name.endswith(".json"):
-        return _hugging_face(path)
+        return _hugging_face(Path(path).read_text(encoding="utf-8"))
     return _tiktoken(name) if name.endswith(".tiktoken") else _sentencepiece(path)
 
 
-def _hugging_face(path: str) -> Peer:
+def _hugging_face(content: str) -> Peer:
     tokenizers = pytest.importorskip("tokenizers", reason="`tokenizers` is not installed: no live comparison")
 
     def opened(specials_are_text: bool):
-        tokenizer = tokenizers.Tokenizer.from_file(path)
+        tokenizer = tokenizers.Tokenizer.from_str(content)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = specials_are_text
