@@ -1,9 +1,10 @@
-"""Real text in plenty: Python sources and documents of what is installed here, no document twice.
+"""Real text in plenty: Python sources and documents of what is installed here, and its messages in other languages; no document twice.
 
 The order is by the digest of the content, so that kinds and packages mix and the cut at N MB is no choice of ours. The first 2 MB
 are held out. Machines differ in what is installed, so a corpus is made once and its size stands in every row.
 """
 
+import gettext
 import hashlib
 import os
 import site
@@ -20,7 +21,7 @@ def write_corpus(folder: Path, megabytes: int) -> tuple[list[Path], Path]:
     held_out, files = folder / "held_out.txt", sorted(folder.glob("train-*.txt"))
     if files:
         return files, held_out
-    texts = _documents(megabytes * 1_000_000 + HELD_OUT_BYTES)
+    texts = documents()
     held_out.write_bytes(_take(texts, HELD_OUT_BYTES))
     left = megabytes * 1_000_000
     while left > 0 and (data := _take(texts, min(left, FILE_BYTES))):
@@ -30,7 +31,7 @@ def write_corpus(folder: Path, megabytes: int) -> tuple[list[Path], Path]:
     return files, held_out
 
 
-def _documents(enough_bytes: int):
+def documents():
     """Documents in the order of their digests."""
     known = {}
     for root in _roots():
@@ -47,8 +48,24 @@ def _documents(enough_bytes: int):
             yield data if data.endswith(b"\n") else data + b"\n"
 
 
+def translations():
+    """What programs say in other languages: the messages of one catalog are a document. By digest, too."""
+    known = {}
+    for root in ("/usr/share/locale", *site.getsitepackages()):
+        for file in Path(root).rglob("*.mo"):
+            try:
+                with file.open("rb") as source:
+                    messages = gettext.GNUTranslations(source)._catalog
+            except (OSError, ValueError, UnicodeError, LookupError):  # LookupError: an unknown encoding
+                continue
+            text = "\n".join(said for asked, said in messages.items() if asked and isinstance(said, str)).encode()
+            if len(text) > 2000 and b"\0" not in text:
+                known[hashlib.sha256(text).hexdigest()] = text
+    return (text for _, text in sorted(known.items()))
+
+
 def _roots() -> list[Path]:
-    data = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "text"
+    data = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "text"
     places = [
         data,
         *site.getsitepackages(),
