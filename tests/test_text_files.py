@@ -367,3 +367,20 @@ def test_the_kinds_of_files_are_told_apart():
         assert sentencepiece.looks_like(head) == (name == "model")
         assert rank_file.looks_like(head) == (name == "ranks")
         assert vocab_files.looks_like_bert(head) == (name == "bert")
+
+
+def test_the_older_files_of_known_vocabularies_mean_what_their_tokenizer_json_means(tmp_path):
+    from test_text_patterns import random_texts
+
+    bert = json.loads(data_file("tokenizers/bert_base_cased.json").read_bytes())
+    tokens = sorted(bert["model"]["vocab"], key=bert["model"]["vocab"].get)
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    gpt2 = json.loads(data_file("tokenizers/gpt2.json").read_bytes())
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in gpt2["model"]["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(gpt2["model"]["vocab"]))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    for old, new in (("vocab.txt", "bert_base_cased.json"), ("vocab.json", "gpt2.json")):
+        ours, other = load(tmp_path / old), load(DATA / "tokenizers" / new)
+        for text in ["Hello, World! naïve [MASK] <|endoftext|> 中文", *random_texts(100, random.Random(8))]:
+            assert ours.encode(text).tolist() == other.encode(text).tolist(), ascii(text)
+            assert ours.decode(ours.encode(text)) == other.decode(other.encode(text))

@@ -93,6 +93,12 @@ def test_files_count_the_same_in_blocks_of_any_size(tmp_path, monkeypatch, by_li
         assert dict(count_files(files, splitter, by_line=by_line, native=False).items()) == wanted
 
 
+def test_any_pipeline_can_be_trained():
+    splitter = word_splitters.of_tree({"type": "Lowercase"}, {"type": "Whitespace"}, {"type": "WordPiece", "prefix": "##", "cleanup": True})
+    tree = wordpiece_tree(count_texts(["The cat, the hat. " * 9], splitter), 40, splitter=splitter)
+    assert {"the", "cat", "hat", ","} < tree["model"]["vocab"].keys() and tree["normalizer"] == {"type": "Lowercase"}
+
+
 def test_a_text_without_a_place_to_cut_is_cut_between_characters(tmp_path, monkeypatch):
     monkeypatch.setattr(word_counts, "BLOCK_BYTES", 10)
     monkeypatch.setattr(word_counts, "LONGEST_BLOCK_BYTES", 40)
@@ -205,7 +211,7 @@ def test_bpe_equals_hugging_face_on_real_files(name):
 
 
 def in_their_order(vocab: dict[str, int]):
-    """Theirs gives the "##…" of the alphabet their ids at random, differently on every run, and ties hang on them: here they come as there."""
+    """Theirs numbers the "##…" of the alphabet at random, differently on every run, and ties hang on that: here they come as there."""
     plain = bpe_trainer.alphabet
 
     def alphabet(*args):
@@ -335,11 +341,11 @@ def test_from_texts_to_a_tokenizer(name):
         exec(f"from pikojax.text import {name} as imported", found := {})
         assert found["imported"] is train
     tokenizer = train(texts, 300 if name == "train_bpe" else 60)
-    ids = tokenizer.encode_slowly("the cat hugs", add_special_tokens=False)
+    ids = tokenizer.encode("the cat hugs", add_special_tokens=False)
     assert tokenizer.decode(ids) == "the cat hugs"
     assert len(ids) < len("the cat hugs") and tokenizer.vocab_size <= 300
     hf = tokenizers()
-    assert hf.Tokenizer.from_str(json.dumps(tokenizer.tree)).encode("that cat's hug, bun").ids == tokenizer.encode_slowly("that cat's hug, bun").tolist()
+    assert hf.Tokenizer.from_str(json.dumps(tokenizer.tree)).encode("that cat's hug, bun").ids == tokenizer.encode("that cat's hug, bun").tolist()
 
 
 @pytest.mark.parametrize("learn", [lambda counts: bpe_tree(counts, 300), lambda counts: wordpiece_tree(counts, 300), lambda counts: unigram_tree(counts, 300)])

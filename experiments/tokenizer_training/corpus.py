@@ -49,7 +49,15 @@ def _documents(enough_bytes: int):
 
 def _roots() -> list[Path]:
     data = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data") / "text"
-    places = [data, *site.getsitepackages(), sysconfig.get_path("stdlib"), "/usr/lib/python3", "/usr/share/doc", "/usr/include", "/usr/share/perl"]
+    places = [
+        data,
+        *site.getsitepackages(),
+        sysconfig.get_path("stdlib"),
+        "/usr/lib/python3",
+        "/usr/share/doc",
+        "/usr/include",
+        "/usr/share/perl",
+    ]
     return [Path(place) for place in places if Path(place).is_dir()]
 
 

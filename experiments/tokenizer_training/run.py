@@ -40,7 +40,7 @@ def train(python: str, algorithm: str, side: str, files: list[Path], vocab_size:
 
 
 def bits_per_byte(pieces: list[list], held_out: Path) -> float:
-    """Of the likeliest cut of each word, with the scores made a distribution; a character that is no piece costs the rarest piece and 10 nats."""
+    """Of the likeliest cut of each word, with the scores made a distribution; an unknown character costs the rarest piece and 10 nats."""
     from pikojax.text.unigram_trainer import best_cut
     from pikojax.text.word_counts import count_files
     from pikojax.text.word_splitters import metaspace

@@ -1,6 +1,6 @@
-"""One training in a process of its own: train_once.py LIBRARY ALGORITHM VOCAB_SIZE OUT VARIANT FILE… → {"seconds", "peak_rss_bytes", "vocab_size"}
+"""One training in a process of its own: train_once.py LIBRARY ALGORITHM VOCAB_SIZE OUT VARIANT FILE…
 
-LIBRARY is pikojax, tokenizers or sentencepiece; each is imported here only. OUT gets the vocabulary: of a Unigram model the pieces with
+On stdout a JSON object with seconds, peak_rss_bytes and vocab_size. LIBRARY is pikojax, tokenizers or sentencepiece; each is imported here only. OUT gets the vocabulary: of a Unigram model the pieces with
 their scores, else the tokens.
 """
 
@@ -39,12 +39,16 @@ def tokenizers(algorithm: str, vocab_size: int, files: list[str], variant: str) 
     elif algorithm == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False
+        )
     else:
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=vocab_size, unk_token="<unk>", special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocab_size, unk_token="<unk>", special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+        )
     tokenizer.train(files, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"] if algorithm == "unigram" else list(model["vocab"])
@@ -54,7 +58,9 @@ def sentencepiece(algorithm: str, vocab_size: int, files: list[str], variant: st
     import sentencepiece
 
     options = dict(num_threads=int(os.environ["PIKOJAX_THREADS"]), max_sentence_length=1 << 20, minloglevel=2)
-    sentencepiece.SentencePieceTrainer.train(input=",".join(files), model_prefix="sp", model_type=algorithm, vocab_size=vocab_size, **options)
+    sentencepiece.SentencePieceTrainer.train(
+        input=",".join(files), model_prefix="sp", model_type=algorithm, vocab_size=vocab_size, **options
+    )
     model = sentencepiece.SentencePieceProcessor(model_file="sp.model")
     return [[model.id_to_piece(i), model.get_score(i)] for i in range(model.vocab_size())]
 

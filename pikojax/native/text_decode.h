@@ -22,7 +22,8 @@ class Decoder {
     int64_t total = 16;
     for (size_t i = 0; i < n; ++i) {
       if (uint32_t(ids[i]) >= rest_.slots.size()) return -1 - int64_t(i);
-      total += is_byte(ids[i]) ? 3 : rest_.slots[ids[i]].size;
+      const uint32_t size = rest_.slots[ids[i]].size;
+      total += size == kByte ? 3 : size;
     }
     if (n && !first_.slots.empty()) total += first_.slots[ids[0]].size;
     return total;
@@ -31,15 +32,15 @@ class Decoder {
   size_t write(const int32_t* ids, size_t n, Byte* out) const {
     Byte* to = out;
     size_t i = 0;
-    if (n && !first_.slots.empty()) to = copy(first_, ids[i++], to);
-    const bool bytes = !byte_.empty();
+    if (n && !first_.slots.empty()) to = copy(first_, first_.slots[ids[i++]], to);
     while (i < n) {
-      if (!bytes || !is_byte(ids[i])) {
-        to = copy(rest_, ids[i++], to);
+      if (const Slot slot = rest_.slots[ids[i]]; slot.size != kByte) {
+        to = copy(rest_, slot, to);
+        ++i;
         continue;
       }
       Byte* from = to;
-      for (; i < n && is_byte(ids[i]); ++i) *to++ = Byte(byte_[ids[i]]);
+      for (; i < n && rest_.slots[ids[i]].size == kByte; ++i) *to++ = Byte(rest_.slots[ids[i]].begin);
       if (is_utf8(from, to)) continue;
       const size_t count = to - from;
       for (to = from; to < from + 3 * count; to += 3) std::memcpy(to, "\xEF\xBF\xBD", 3);
@@ -49,15 +50,15 @@ class Decoder {
 
  private:
   struct Slot {
-    uint64_t begin = 0;
-    uint32_t size = 0;
+    uint32_t begin = 0, size = 0;  // size kByte: a byte token, whose byte is `begin`
   };
+  static constexpr uint32_t kByte = 0xFFFFFFFF;
   struct Texts {
     std::vector<Byte> bytes;
     std::vector<Slot> slots;  // by id
   };
 
-  Texts read(Alphabet alphabet, const Byte* blob, size_t n, const int32_t* ids, size_t n_tokens, bool byte_fallback) {
+  static Texts read(Alphabet alphabet, const Byte* blob, size_t n, const int32_t* ids, size_t n_tokens, bool byte_fallback) {
     const Alphabets alphabets;
     Texts texts;
     size_t i = 0;
@@ -69,25 +70,21 @@ class Decoder {
         texts.bytes.resize(before);
         texts.bytes.insert(texts.bytes.end(), p, end);
       }
+      if (texts.bytes.size() >= kByte) throw std::runtime_error("tokens of over 4 GiB");
       if (texts.slots.size() <= id) texts.slots.resize(id + 1);
-      texts.slots[id] = {before, uint32_t(texts.bytes.size() - before)};
-      if (byte_fallback) {
-        if (byte_.size() <= id) byte_.resize(id + 1, -1);
-        byte_[id] = byte_of(p, end);
-      }
+      const int byte = byte_fallback ? byte_of(p, end) : -1;
+      texts.slots[id] = byte >= 0 ? Slot{uint32_t(byte), kByte} : Slot{uint32_t(before), uint32_t(texts.bytes.size() - before)};
     });
     if (i != n_tokens) throw std::runtime_error("ids that are not one for each token");
     texts.bytes.resize(texts.bytes.size() + 16);
     return texts;
   }
 
-  static int16_t byte_of(const Byte* p, const Byte* end) {
+  static int byte_of(const Byte* p, const Byte* end) {
     const auto digit = [](Byte c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
     if (end - p != 6 || std::memcmp(p, "<0x", 3) != 0 || p[5] != '>' || digit(p[3]) < 0 || digit(p[4]) < 0) return -1;
-    return int16_t(digit(p[3]) * 16 + digit(p[4]));
+    return digit(p[3]) * 16 + digit(p[4]);
   }
-
-  bool is_byte(uint32_t id) const { return id < byte_.size() && byte_[id] >= 0; }
 
   static bool is_utf8(const Byte* p, const Byte* end) {
     for (Char c; p < end; p += c.size) {
@@ -98,8 +95,7 @@ class Decoder {
   }
 
   // Sixteen bytes at once where that is enough: `out` has room, see `size`.
-  static Byte* copy(const Texts& texts, uint32_t id, Byte* to) {
-    const Slot slot = texts.slots[id];
+  static Byte* copy(const Texts& texts, Slot slot, Byte* to) {
     const Byte* from = texts.bytes.data() + slot.begin;
     if (slot.size <= 16) std::memcpy(to, from, 16);
     else std::memcpy(to, from, slot.size);
@@ -107,7 +103,6 @@ class Decoder {
   }
 
   Texts rest_, first_;
-  std::vector<int16_t> byte_;  // by id: the byte of <0xNN>, -1 for other tokens; empty without byte fallback
 };
 
 }  // namespace pikojax_text

@@ -162,7 +162,8 @@ class Trainer {
       for (size_t i = words.size() * part / threads_; i < words.size() * (part + 1) / threads_; ++i) {
         const size_t n = words.starts[i + 1] - words.starts[i];
         if (alpha.size() < n + kLongest + 1) alpha.resize(n + kLongest + 1), beta.resize(n + kLongest + 1), lifts.resize(n + 1);
-        expect(words.starts[i], n, static_cast<double>(words.weights[i]), p.data(), alpha.data(), beta.data(), lifts.data(), sums[part].data());
+        const double weight = static_cast<double>(words.weights[i]);
+        expect(words.starts[i], n, weight, p.data(), alpha.data(), beta.data(), lifts.data(), sums[part].data());
       }
     });
     for (int part = 1; part < threads_; ++part)
@@ -223,7 +224,9 @@ class Trainer {
       for (size_t i = pieces.size() * part / threads_; i < pieces.size() * (part + 1) / threads_; ++i) {
         const size_t n = pieces[i].length;
         kept[i] = n == 1;
-        if (n == 1 || viterbi(piece_arcs_, piece_texts_.starts[rows_[i]], n, static_cast<uint32_t>(i), best, back) > pieces[i].score) continue;
+        if (n == 1) continue;
+        const size_t start = piece_texts_.starts[rows_[i]];
+        if (viterbi(piece_arcs_, start, n, static_cast<uint32_t>(i), best, back) > pieces[i].score) continue;
         for (size_t at = n; at > 0; at -= back[at] & 31) instead[i].push_back(back[at] >> 5);
         std::reverse(instead[i].begin(), instead[i].end());
       }

@@ -81,7 +81,8 @@ def _form(token: AddedToken, normalize: Callable[[Aligned], Aligned]) -> str:
 
 
 def _token(entry) -> AddedToken:
-    require(isinstance(entry, dict) and isinstance(entry.get("content"), str), f"added_tokens holds {shown(entry)}; each needs an id and its content")
+    good = isinstance(entry, dict) and isinstance(entry.get("content"), str)
+    require(good, f"added_tokens holds {shown(entry)}; each needs an id and its content")
     what = f"the added token {shown(entry['content'])}"
     field(entry, "content", str, what=what)
     i = field(entry, "id", int, 0, what=what)
@@ -108,7 +109,8 @@ class Finder:
             token = self.tokens[i]
             if token.content in plain or token.single_word and _inside_word(text, first, last):
                 continue
-            first, last = (_before_spaces(text, first, done) if token.lstrip else first), (_behind_spaces(text, last) if token.rstrip else last)
+            first = _before_spaces(text, first, done) if token.lstrip else first
+            last = _behind_spaces(text, last) if token.rstrip else last
             if done < first:
                 parts.append((done, first, None))
             parts.append((first, last, i))

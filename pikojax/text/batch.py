@@ -8,6 +8,7 @@ stay. That is Hugging Face's "longest_first".
 Leaves out: overlapping windows (stride).
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -27,8 +28,9 @@ def encode_batch(tokenizer, texts: Sequence[str], threads: int | None, add_speci
     require(not isinstance(texts, str), "encode_batch wants a list of texts; put the text into a list, or use encode")
     require(threads is None or threads >= 1, f"threads = {threads}; give 1 or more")
     plain, found = tokenizer._read_as_plain(allowed_special), [None] * len(texts)
-    if tokenizer._native is not None:
-        found = tokenizer._native.encode([tokenizer._readable(text) for text in texts], plain, threads or 1)
+    if tokenizer._native is not None and all(isinstance(text, str) for text in texts):
+        with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair: `encode` says which text has it
+            found = tokenizer._native.encode(texts, plain, threads or 1)
     return [
         tokenizer.encode(text, add_special_tokens, allowed_special) if ids is None else tokenizer.framed(ids) if add_special_tokens else ids
         for text, ids in zip(texts, found)
@@ -73,7 +75,8 @@ def _pad_id(tokenizer, pad_id: int | None, lengths: list[int], width: int) -> in
 
 
 def _stack(rows: list[list[Part]], width: int, side: str, pad_id: int) -> Padded:
-    padded = Padded(np.full((len(rows), width), pad_id, np.int32), np.zeros((len(rows), width), bool), np.zeros((len(rows), width), np.int32))
+    shape = len(rows), width
+    padded = Padded(np.full(shape, pad_id, np.int32), np.zeros(shape, bool), np.zeros(shape, np.int32))
     for i, row in enumerate(rows):
         ids, types = ([x for part in row for x in getattr(part, name)] for name in ("ids", "type_ids"))
         place = slice(0, len(ids)) if side == "right" else slice(width - len(ids), width)

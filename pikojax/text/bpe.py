@@ -80,7 +80,8 @@ class BPE:
                     continue
             if self.unk_token is not None:
                 if self.unk_id is None:
-                    raise UserError(f"{char!r} is not in the vocabulary, which lacks {self.unk_token[:40]!r} too; add that to the vocabulary")
+                    lacks = f"which lacks {self.unk_token[:40]!r} too; add that to the vocabulary"
+                    raise UserError(f"{char!r} is not in the vocabulary, {lacks}")
                 if unknown and not self.fuse_unk:
                     symbols.append((self.unk_id, unknown))
                     unknown = 0

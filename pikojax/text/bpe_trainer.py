@@ -16,7 +16,7 @@ Leaves out: dropout, training on more than 2^63 pairs.
 import ctypes
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,13 @@ class Rules:
 
 
 def train_bpe(
-    texts: Iterable[str], vocab_size: int = 30_000, *, pattern: str = "gpt2", threads: int = 2, on_progress: Progress | None = None, **rules: Any
+    texts: Iterable[str],
+    vocab_size: int = 30_000,
+    *,
+    pattern: str = "gpt2",
+    threads: int = 2,
+    on_progress: Progress | None = None,
+    **rules: Any,
 ):
     """A byte-level BPE tokenizer of `texts`; see `Rules` for the other options."""
     from pikojax.text.tokenizer import Tokenizer
@@ -54,7 +60,13 @@ def train_bpe(
 
 
 def bpe_tree(
-    counts: WordCounts, vocab_size: int = 30_000, *, pattern: str = "gpt2", on_progress: Progress | None = None, native: bool | None = None, **rules
+    counts: WordCounts,
+    vocab_size: int = 30_000,
+    *,
+    pattern: str = "gpt2",
+    on_progress: Progress | None = None,
+    native: bool | None = None,
+    **rules,
 ) -> dict:
     """The tree of a byte-level tokenizer.json. All 256 bytes are in the vocabulary, so that every text can be encoded."""
     rules.setdefault("initial_alphabet", tuple(byte_level.CHARS))
@@ -101,7 +113,10 @@ def learn(
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
     """Tokens in the order of their ids, and merges (left, right, what they make) in the order in which they were made."""
     require(len(counts) > 0, "a tokenizer needs text to learn from; the text is empty")
-    require(native is not True or counts.lib is not None, "these words were counted in Python; count them with native code, or leave out native=True")
+    require(
+        native is not True or counts.lib is not None,
+        "these words were counted in Python; count them with native code, or leave out native=True",
+    )
     tokens, ids = alphabet(counts.symbol_counts(by_bytes), rules, byte_level.CHARS if by_bytes else None)
     wanted = f"the special tokens and the alphabet take {len(tokens)}; raise it, or lower limit_alphabet"
     require(rules.vocab_size >= len(tokens), f"vocab_size = {rules.vocab_size} is too small: {wanted}")
@@ -185,24 +200,28 @@ def merge_pairs(
         merges.append((left, right, made))
         for i in where:
             word, count = words[i]
-            to = at = 0
-            while at < len(word):
-                if word[at : at + 2] != [left, right]:
-                    word[to], at, to = word[at], at + 1, to + 1
-                    continue
-                if to > 0:
-                    change((word[to - 1], left), -count, i)
-                    if lengths[word[to - 1]] + length < longest:
-                        change((word[to - 1], made), count, i)
-                if at + 2 < len(word):
-                    change((right, word[at + 2]), -count, i)
-                    if lengths[word[at + 2]] + length < longest:
-                        change((made, word[at + 2]), count, i)
-                word[to], at, to = made, at + 2, to + 1
-            del word[to:]
+            for gone, new, beside in merge_in(word, left, right, made):
+                change(gone, -count, i)
+                if lengths[beside] + length < longest:
+                    change(new, count, i)
         queue()
         report(len(tokens))
     return tokens, merges
+
+
+def merge_in(word: list[int], left: int, right: int, made: int) -> Iterator[tuple[tuple[int, int], tuple[int, int], int]]:
+    """Puts `made` in place of each left, right in a word, and tells which pairs go, which come for them, and the neighbour in both."""
+    to = at = 0
+    while at < len(word):
+        if word[at : at + 2] != [left, right]:
+            word[to], at, to = word[at], at + 1, to + 1
+            continue
+        if to > 0:
+            yield (word[to - 1], left), (word[to - 1], made), word[to - 1]
+        if at + 2 < len(word):
+            yield (right, word[at + 2]), (made, word[at + 2]), word[at + 2]
+        word[to], at, to = made, at + 2, to + 1
+    del word[to:]
 
 
 def _learn_natively(counts, rules, by_bytes, tokens, ids, report):
@@ -221,14 +240,28 @@ def _learn_natively(counts, rules, by_bytes, tokens, ids, report):
     prefix = (rules.continuing_subword_prefix or "").encode()
     longest = rules.max_token_length or UNLIMITED
     trainer = lib.pikojax_bpe_train(
-        counts.handle, by_bytes, _pointer(ids), b"".join(spelled), _pointer(ends), len(tokens), prefix, rules.vocab_size, rules.min_frequency, longest, progress
+        counts.handle,
+        by_bytes,
+        _pointer(ids),
+        b"".join(spelled),
+        _pointer(ends),
+        len(tokens),
+        prefix,
+        rules.vocab_size,
+        rules.min_frequency,
+        longest,
+        progress,
     )
     try:
         if caught:
             raise caught[0]
         n_merges, n_tokens, n_bytes = (ctypes.c_uint64() for _ in range(3))
         lib.pikojax_bpe_size(trainer, *map(ctypes.byref, (n_merges, n_tokens, n_bytes)))
-        merges, text, ends = np.empty((n_merges.value, 3), np.uint32), np.empty(n_bytes.value, np.uint8), np.empty(n_tokens.value, np.uint64)
+        merges, text, ends = (
+            np.empty((n_merges.value, 3), np.uint32),
+            np.empty(n_bytes.value, np.uint8),
+            np.empty(n_tokens.value, np.uint64),
+        )
         lib.pikojax_bpe_read(trainer, *map(_pointer, (merges, text, ends)))
     finally:
         lib.pikojax_bpe_free(trainer)

@@ -19,6 +19,14 @@ from pikojax.text.native import ERROR_SIZE, NativeError, typed_library
 ASCII = "".join(map(chr, range(128)))
 
 
+def _ascii_table(mapped: list[str]) -> tuple[bytes | None, bytes] | None:
+    """What `bytes.translate` needs for a text of ASCII alone; None if it cannot do it."""
+    if any(len(new) > 1 or not new.isascii() for new in mapped):
+        return None
+    table = bytes(ord(new) if new else i for i, new in enumerate(mapped)) + bytes(range(128, 256))
+    return (None if table == bytes(range(256)) else table), bytes(i for i, new in enumerate(mapped) if not new)
+
+
 class CharMap:
     """A normalizer that looks at single characters, as a step; `oracle` says what a text becomes, `is_complex` where neighbours matter."""
 
@@ -29,7 +37,7 @@ class CharMap:
         self._lock = threading.Lock()
         error = ctypes.create_string_buffer(ERROR_SIZE)
         self._handle = self._library.pikojax_text_map(error)
-        self._ascii_stays = oracle(ASCII) == ASCII and not any(is_complex(char, char) for char in ASCII)
+        self._ascii = None if any(is_complex(char, char) for char in ASCII) else _ascii_table([oracle(char) for char in ASCII])
 
     def __del__(self):
         if self._handle:
@@ -37,8 +45,8 @@ class CharMap:
             self._handle = None
 
     def __call__(self, data: bytes) -> bytes:
-        if self._ascii_stays and data.isascii():
-            return data
+        if self._ascii is not None and data.isascii():
+            return data.translate(*self._ascii)
         size, spans = self._look(data)
         texts = self._complex(data, spans)
         ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))

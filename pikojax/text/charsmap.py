@@ -118,7 +118,13 @@ def _changed(text: Aligned, changes: list[tuple[str, int]]) -> Aligned:
 # than 6 bytes, what is of no matter there (Hangul, flags, emoji, Indic conjuncts) is left out.
 _MC_ALONE = (0x102B, 0x102C, 0x1038, *range(0x1062, 0x1065), *range(0x1067, 0x106E), 0x1083, *range(0x1087, 0x108D), 0x108F,
              *range(0x109A, 0x109D), 0x1A61, 0x1A63, 0x1A64, 0xAA7B, 0xAA7D, 0x11720, 0x11721)  # fmt: skip
-_PREPEND = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e"
+_PREPEND = (
+    "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U000110bd\U000110cd\U000111c2\U000111c3\U000113d1\U0001193f\U00011941"
+    "\U00011a84-\U00011a89\U00011d46\U00011f02"
+)
+_NEWER = (  # marks that the peer's clusters know and its regular expressions do not
+    *range(0x1ACF, 0x1ADE), *range(0x1AE0, 0x1AEC), 0x10EFA, 0x10EFB, *range(0x11B60, 0x11B68), 0x1E6E3, 0x1E6E6, 0x1E6EE, 0x1E6EF, 0x1E6F5,
+)  # fmt: skip
 _MORE_EXTEND = "\u200c\u200d\u0e33\u0eb3\uff9e\uff9f"
 
 
@@ -137,8 +143,9 @@ def _cluster_pattern() -> re.Pattern:
 
         joins = unicode.members("M").copy()
         joins[list(_MC_ALONE)] = False
+        joins[list(_NEWER)] = True
         control = unicode.members("Cc") | unicode.members("Cf") | unicode.members("Zl") | unicode.members("Zp")
-        control[[0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2]] = False
+        control[[0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD]] = False
         extend = unicode.char_class(joins) + _MORE_EXTEND + "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
         alone = unicode.char_class(control)
         _pattern.append(re.compile(f"\r\n|[{alone}]|[{_PREPEND}]*[^{alone}{_PREPEND}][{extend}]*|[{_PREPEND}]+[{extend}]*", re.DOTALL))

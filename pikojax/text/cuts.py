@@ -10,8 +10,8 @@ import re
 from pikojax.text import patterns
 
 _PLACE = re.compile(r"(?<=[^\W\d_]) (?=[A-Za-z])")
-_SPLITS = {"gpt2", "cl100k", "qwen2", "qwen3.5", "o200k", "tekken", "clip", "words", "spaces"}  # patterns that cut before such a space, or at it
-_KEEPS = {"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer"}  # normalizers that look at no space's surroundings
+_SPLITS = {"gpt2", "cl100k", "qwen2", "qwen3.5", "o200k", "tekken", "clip", "words", "spaces"}  # patterns that cut before or at it
+_KEEPS = {"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer"}  # they look at no space's surroundings
 
 
 def safe_cut(tokenizer, text: str) -> int:

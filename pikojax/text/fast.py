@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from pikojax.text.models import SENTENCEPIECE
 from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
 
 
@@ -28,16 +29,21 @@ class Fast:
         self._specials: dict[frozenset[str], Finder] = {}
         self._lock = threading.Lock()
 
-    def encode(self, texts: Sequence[str], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
+    def encode(self, texts: Sequence[str | bytes], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
         """int32 ids of each text, without template; None for one that only the Python pipeline can do. `plain`: special tokens that
-        are text this time."""
+        are text this time. Bytes that are no UTF-8 are for byte-level vocabularies."""
         encoder = self.encoders[frozenset()]
         stretches: list[bytes] = []  # of all texts
         plans: list[list[int] | None] = []  # of each text: an id, or -1 - i for stretch i
         try:
-            for text in texts:
+            coded = list(map(_coded, texts))
+            if len(texts) > 1 and self.normalized.is_empty and not self.raw.find(b"\n".join(coded)):  # no added token in any of them
+                stretches = [encoder.prepare(encoder.normalize(data)) for data in coded]
+                plans = [[-1 - i] for i in range(len(texts))]
+                coded = []
+            for data in coded:
                 known = len(stretches)
-                made = self._plan(text.encode("utf-8", "surrogateescape"), plain, encoder, stretches)
+                made = self._plan(data, plain, encoder, stretches)
                 plans.append(made)
                 if made is None:
                     del stretches[known:]
@@ -88,7 +94,7 @@ class Fast:
             self._specials[plain] = Finder({token: self.ids[token] for token in plain})
         return bool(self._specials[plain].find(data))
 
-    def _without(self, texts: Sequence[str], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
+    def _without(self, texts: Sequence[str | bytes], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
         """Texts that hold special tokens as text: by an encoder whose vocabulary lacks these."""
         banned = frozenset(self.ids[token] for token in plain)
         with self._lock:
@@ -100,9 +106,14 @@ class Fast:
         found: list[np.ndarray | None] = []
         for text in texts:
             stretches: list[bytes] = []
-            made = self._plan(text.encode("utf-8", "surrogateescape"), plain, encoder, stretches)
+            made = self._plan(_coded(text), plain, encoder, stretches)
             found.append(None if made is None else _assemble(made, encoder.encode_many(stretches, threads) if stretches else []))
         return found
+
+
+def _coded(text: str | bytes) -> bytes:
+    """Half a surrogate pair raises UnicodeEncodeError here."""
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
@@ -114,5 +125,7 @@ def _assemble(made: list[int], encoded: list[np.ndarray]) -> np.ndarray:
 
 def make(tokenizer) -> tuple[Fast | None, str | None]:
     """(what encodes natively for a tokenizer, None), or (None, why there is no such)."""
+    if any(tokenizer.tree["model"].get(key) for key in SENTENCEPIECE):
+        tokenizer._model(frozenset())  # checks these keys, which the native code trusts
     encoder, why_not = plan(tokenizer.tree)
     return (None, why_not) if encoder is None else (Fast(tokenizer, encoder), None)

@@ -18,9 +18,10 @@ class FastDecoder:
     def __init__(self, native: NativeDecoder, strip_one: bool):
         self.native, self.strip_one = native, strip_one
 
-    def decode_bytes(self, ids: np.ndarray) -> bytes:
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """uint8[n], the bytes of the text."""
         data = self.native.decode(ids)
-        return data[1:] if self.strip_one and data[:1] == b" " else data
+        return data[1:] if self.strip_one and data.size and data[0] == ord(" ") else data
 
 
 _LLAMA = [

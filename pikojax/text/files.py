@@ -7,6 +7,7 @@ Every kind becomes the tree of a tokenizer.json (see the readers), so that all b
 A file that is not understood is refused in one line that names it.
 """
 
+import json
 import os
 from importlib import import_module
 from pathlib import Path
@@ -46,12 +47,27 @@ def _tree(file: Path) -> dict:
     if head.lstrip()[:1] == b"{":
         if (file.name == "vocab.json" or _beside(file)) and b'"model"' not in head and b'"added_tokens"' not in head:
             return _reader("vocab_files", "read_gpt2", file)
-        return restore(hf_json.read_tree(file))
+        return _with_names(restore(hf_json.read_tree(file)), file)
     for module, looks, read in _READERS:
         looks_like = getattr(_module(module), looks, None)
         if looks_like is not None and looks_like(head):
             return _reader(module, read, file)
     return hf_json.read_tree(file)  # which says that it is not JSON
+
+
+def _with_names(tree: dict, file: Path) -> dict:
+    """`tokenizer_config.json` beside a tokenizer.json says which token ends a text, begins it, or fills a row."""
+    try:
+        config = json.loads((file.parent / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return tree
+    names = {}
+    for role in ("eos_token", "bos_token", "pad_token"):
+        token = config.get(role) if isinstance(config, dict) else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            names[role] = token
+    return {**tree, "model": {**tree["model"], "names": names}} if names else tree
 
 
 def _beside(file: Path) -> bool:

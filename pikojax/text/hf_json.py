@@ -29,33 +29,12 @@ def read_tree(file: Path) -> dict:
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
     try:
-        tree = json.loads(content.decode(), parse_constant=_no_constant, parse_float=read_float)
+        tree = json.loads(content.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError, MemoryError):
         raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
     model = tree.get("model") if isinstance(tree, dict) else None
     require(isinstance(model, dict), f"{file} has no model; give a tokenizer.json in Hugging Face's shape")
     return tree
-
-
-def read_float(text: str) -> float:
-    """A number as Hugging Face's reader has it: all digits as one whole number, rounded, then times a power of ten, rounded again.
-
-    With more than 15 digits that can be the neighbour of the nearest float, which decides between equal sums in Unigram.
-    """
-    mantissa, _, exponent = text.lower().partition("e")
-    whole, _, fraction = mantissa.lstrip("-").partition(".")
-    digits = whole + fraction
-    power = int(exponent or 0) - len(fraction)
-    if len(digits) < 16 and -22 <= power <= 22:
-        return float(text)
-    kept = 20 if int(digits[:20]) < 2**64 else 19
-    power += max(0, len(digits) - kept)  # further digits are passed over
-    value = float(int(digits[:kept]))
-    while power < -308 and value:
-        value, power = value / 1e308, power + 308
-    value = value * float(f"1e{power}") if power >= 0 else value / float(f"1e{-power}")
-    require(math.isfinite(value), f"the number {shown(text)} is too large")
-    return -value if text.startswith("-") else value
 
 
 def _no_constant(name: str) -> float:

@@ -176,7 +176,8 @@ class NativeDecoder:
             self._library.pikojax_text_decoder_free(self._handle)
             self._handle = None
 
-    def decode(self, ids: np.ndarray) -> bytes:
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """uint8[n], the bytes."""
         ids = np.asarray(ids)
         if ids.dtype != np.int32:
             if ids.size and (ids.min() < 0 or ids.max() >= 1 << 31):
@@ -188,7 +189,7 @@ class NativeDecoder:
             raise UserError(f"id {ids[-1 - size]} is not in this tokenizer's vocabulary; it belongs to another tokenizer")
         out = np.empty(size, np.uint8)
         n = self._library.pikojax_text_decode(self._handle, ids.ctypes.data, ids.size, out.ctypes.data)
-        return out[:n].tobytes()
+        return out[:n]
 
 
 def typed_library() -> ctypes.CDLL | None:

@@ -71,6 +71,9 @@ def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> 
     if kind == "BPE":
         if setup.byte_fallback and (prefix or suffix or setup.alphabet == BYTE_LEVEL):
             raise Unknown("byte fallback with prefixes, suffixes or a byte-level alphabet")
+        if (model.get("rank_order") or model.get("score_order")) and setup.alphabet != BYTE_LEVEL:
+            if set("".join(token for token in tokens if token not in reserved)) - set(tokens):
+                raise Unknown("pieces with a character that is no piece: SentencePiece joins such as text")
         setup.whole_first = bool(model.get("ignore_merges"))
         _merges(model, ids, tokens, setup, keep)
 

@@ -118,7 +118,8 @@ def _engine(pattern: str, expression: bytes, trusted: bool) -> Callable[[bytes],
             import regex
         except ImportError:
             remedy = 'install it with: pip install "pikojax[text]"'
-            raise UserError(f"the pre-tokenizer's pattern {pattern[:80]!r} is not a usual one and needs the regex package; {remedy}") from None
+            said = f"the pre-tokenizer's pattern {pattern[:80]!r} is not a usual one and needs the regex package"
+            raise UserError(f"{said}; {remedy}") from None
         try:
             program = regex.compile(expression, regex.V0)
         except (regex.error, RecursionError, OverflowError) as error:

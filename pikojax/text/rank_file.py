@@ -60,7 +60,8 @@ def read(path: str | Path) -> dict:
     ranks = read_ranks(path)
     name = kind_of(path, len(ranks))
     n_ranks, pattern, specials = _KINDS[name]
-    require(len(ranks) == n_ranks, f"{path} holds {len(ranks)} tokens, {name} has {n_ranks}; the file is cut short or altered: fetch it again")
+    said = f"{path} holds {len(ranks)} tokens, {name} has {n_ranks}; the file is cut short or altered: fetch it again"
+    require(len(ranks) == n_ranks, said)
     clash = next((special for special, id in specials.items() if id in ranks), None)
     require(clash is None, f"{path} gives the id of {clash} to a plain token; it is not {name}: name the file for what it is")
     chars = byte_chars()
@@ -88,7 +89,9 @@ def bpe_model(vocab: dict[str, int], **more) -> dict:
 
 def _template(token: str, id: int) -> dict:
     """A post-processor that puts `token` before each text."""
-    first, second = ([{"SpecialToken": {"id": token, "type_id": i}}, {"Sequence": {"id": part, "type_id": i}}] for i, part in enumerate("AB"))
+    first, second = (
+        [{"SpecialToken": {"id": token, "type_id": i}}, {"Sequence": {"id": part, "type_id": i}}] for i, part in enumerate("AB")
+    )
     special = {token: {"id": token, "ids": [id], "tokens": [token]}}
     return {"type": "TemplateProcessing", "single": first, "pair": first + second, "special_tokens": special}
 

@@ -183,7 +183,8 @@ def to_tree(spec: dict, file: str) -> dict:
     pieces = spec["pieces"]
     unk_id = next(i for i, (_, _, kind) in enumerate(pieces) if kind == UNKNOWN)
     kind = _MODEL_TYPES.get(spec["model_type"])
-    require(kind in ("BPE", "Unigram", "char"), f"{file} is a model of type {kind or spec['model_type']!r}; those known are unigram, bpe and char")
+    said = f"{file} is a model of type {kind or spec['model_type']!r}; those known are unigram, bpe and char"
+    require(kind in ("BPE", "Unigram", "char"), said)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
         {"id": i, "content": text, **flags, "special": True}
@@ -230,7 +231,8 @@ def _of_type(spec: dict, *kinds: int) -> list[str]:
 
 
 def _private(spec: dict) -> dict:
-    lists = {"reserved": _of_type(spec, UNKNOWN, CONTROL, BYTE), "user_defined": _of_type(spec, USER_DEFINED), "unused": _of_type(spec, UNUSED)}
+    types = {"reserved": (UNKNOWN, CONTROL, BYTE), "user_defined": (USER_DEFINED,), "unused": (UNUSED,)}
+    lists = {name: _of_type(spec, *kinds) for name, kinds in types.items()}
     return {name: found for name, found in lists.items() if found}
 
 
@@ -288,5 +290,6 @@ def _post_processor(spec: dict, kind: str, vocab: dict[str, int]) -> dict | None
     if kind == "Unigram" and bos is None and eos in vocab:
         single = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}]
         pair = [*single, {"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": eos, "type_id": 0}}]
-        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {eos: {"id": eos, "ids": [vocab[eos]], "tokens": [eos]}}}
+        special = {eos: {"id": eos, "ids": [vocab[eos]], "tokens": [eos]}}
+        return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
     return None

@@ -18,7 +18,6 @@ from pikojax.config import UserError, require
 from pikojax.text.unigram import UNKNOWN_PENALTY
 
 
-
 def build(model: Mapping, banned: frozenset[int] = frozenset()) -> "SentencePieceModel":
     """`banned`: ids that plain text must not give, unless as the unknown token."""
     return (_Unigram if isinstance(model["vocab"], list) else _BPE)(model, banned)
@@ -87,7 +86,8 @@ class _BPE(SentencePieceModel):
     def __init__(self, model: Mapping, banned: frozenset[int]):
         super().__init__(model, banned)
         scores = model.get("scores") if model.get("score_order") else range(0, -1 - max(self.all.values()), -1)
-        good = isinstance(scores, list | range) and len(scores) > max(self.all.values()) and all(isinstance(score, int | float) for score in scores)
+        good = isinstance(scores, list | range) and len(scores) > max(self.all.values())
+        good = good and all(isinstance(score, int | float) for score in scores)
         require(good, "score_order of the model needs scores, a number for each id; fetch the file again")
         self.scores = scores if model.get("rank_order") or model.get("score_order") else None  # `char` models join nothing
 

@@ -9,6 +9,7 @@ there is some for this tree; `encode_slowly` is the same in Python alone, the or
 Truncation and padding that a file asks for are what `encode_padded` does when asked; `encode` never cuts a text.
 """
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -52,18 +53,23 @@ class Tokenizer:
         self._vocab = read_vocabulary(tree)
         self._added = added.read(tree, self._vocab.ids, self._normalize)
         self.ids = {**self._vocab.ids, **self._added.ids}  # token → id
-        self._by_id = {**{i: token for token, i in self._vocab.ids.items()}, **self._vocab.more, **{i: t.content for i, t in self._added.by_id.items()}}
+        self._by_id = {i: token for token, i in self._vocab.ids.items()} | dict(self._vocab.more)
+        self._by_id |= {i: token.content for i, token in self._added.by_id.items()}
         require(bool(self._by_id), "it has an empty vocabulary")
         self.vocab_size = max(self._by_id) + 1  # ids that no token has count too: a model has rows for them
         self._shown = {**self._by_id, **self._added.shown}
         self._special_ids = {i for i, token in self._by_id.items() if token in self._added.specials}
         self.specials = tuple(sorted(self._added.specials, key=self.ids.__getitem__))
-        self.eos_id, self.bos_id, self.pad_id = (
-            next((self.ids[name] for name in names if name in self._added.specials), None) for names in (EOS_NAMES, BOS_NAMES, PAD_NAMES)
-        )
+        self.eos_id, self.bos_id, self.pad_id = map(self._named, ("eos_token", "bos_token", "pad_token"), (EOS_NAMES, BOS_NAMES, PAD_NAMES))
         self.unk_id = self._vocab.unk_id
         self._frame = postprocess.frame(self._process)
         self._models: dict[frozenset[int], Any] = {}
+
+    def _named(self, role: str, usual: Sequence[str]) -> int | None:
+        """The id of the token with that role: the one that the model's own files name, or one with a usual name."""
+        said = hf_json.field(self.tree["model"], "names", dict, {}, what="the model").get(role)
+        names = [said] if isinstance(said, str) and said in self.ids else [name for name in usual if name in self._added.specials]
+        return self.ids[names[0]] if names else None
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "Tokenizer":
@@ -116,9 +122,12 @@ class Tokenizer:
 
     def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
         plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        text = self._readable(text)
-        ids = None if native is None else native.encode([text], plain)[0]
+        ids = None
+        if native is not None and (isinstance(text, str) or isinstance(text, bytes) and self._byte_level):
+            with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair, of which the check below speaks
+                ids = native.encode([text], plain)[0]
         if ids is None:
+            text = self._readable(text)
             for section, i in self._sections(text, plain):
                 stretches = [(section, i)] if i is not None else self._normalized(section, plain)
                 parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
@@ -169,21 +178,21 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else data.decode("utf-8", "replace")
+        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else str(data.data, "utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
         if data is None and (self.tree.get("decoder") or {}).get("type") == "ByteLevel":
             return b"".join(map(byte_level.to_bytes, self.visible_tokens(ids, skip_special_tokens)))
-        return self.decode(ids, skip_special_tokens).encode() if data is None else data
+        return self.decode(ids, skip_special_tokens).encode() if data is None else data.tobytes()
 
-    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> bytes | None:
+    def _decode_natively(self, ids: np.ndarray, skip_special_tokens: bool) -> np.ndarray | None:
         if ids.size < FAST_FROM_IDS or self._fast_decoder is None:
             return None
         if skip_special_tokens:
             ids = ids[~np.isin(ids, list(self._special_ids))]
-        return self._fast_decoder.decode_bytes(ids)
+        return self._fast_decoder.decode(ids)
 
     def stream(self, skip_special_tokens: bool = False) -> TextStream:
         return TextStream(self, skip_special_tokens)

@@ -100,12 +100,17 @@ def learn(
 ) -> list[tuple[str, float]]:
     """Pieces with their log-probabilities, at most `room`, the likeliest first."""
     require(len(counts) > 0, "a tokenizer needs text to learn from; the text is empty")
-    require(native is not True or counts.lib is not None, "these words were counted in Python; count them with native code, or leave out native=True")
+    require(
+        native is not True or counts.lib is not None,
+        "these words were counted in Python; count them with native code, or leave out native=True",
+    )
     wanted = required_characters(counts, rules.character_coverage)
     n_chars = int(wanted.sum())
     taken = rules.vocab_size - room + n_chars
     remedy = "raise it, or lower character_coverage"
-    require(n_chars <= room, f"vocab_size = {rules.vocab_size} is too small: the special tokens and {n_chars} characters take {taken}; {remedy}")
+    require(
+        n_chars <= room, f"vocab_size = {rules.vocab_size} is too small: the special tokens and {n_chars} characters take {taken}; {remedy}"
+    )
     model = _Native(counts, rules, wanted, threads) if counts.lib is not None and native is not False else _Python(counts, rules, wanted)
     enough = rules.vocab_size * 11 // 10
     first = size = model.size()

@@ -51,8 +51,8 @@ def read_json(path: Path) -> dict:
 
 
 def _added(contents: list[str], vocab: dict[str, int], **flags) -> list[dict]:
-    found = {content: vocab[content] for content in contents if content in vocab}
-    return [{"id": id, "content": content, **_FLAGS, **flags.get(content, {})} for content, id in sorted(found.items(), key=lambda item: item[1])]
+    found = sorted((vocab[content], content) for content in contents if content in vocab)
+    return [{"id": id, "content": content, **_FLAGS, **flags.get(content, {})} for id, content in found]
 
 
 # ---------------------------------------------------------------- BERT
@@ -77,7 +77,8 @@ def read_bert(path: str | Path) -> dict:
     require(isinstance(lowercase, bool), f"{path.parent / 'tokenizer_config.json'}: do_lower_case = {lowercase!r}; give true or false")
     strip = config.get("strip_accents") if isinstance(config.get("strip_accents"), bool) else None
     chinese = config.get("tokenize_chinese_chars", True) is not False
-    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": chinese, "strip_accents": strip, "lowercase": lowercase}
+    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": chinese}
+    normalizer |= {"strip_accents": strip, "lowercase": lowercase}
     model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab}
     return {
         "version": "1.0",
@@ -161,7 +162,8 @@ def _merges(path: Path, vocab: dict, vocab_path: Path) -> list[list[str]]:
         pair = line.split(" ")
         require(len(pair) == 2, f"{path}: line {number} is {line[:40]!r}; each line has two tokens and a space between them")
         missing = next((token for token in (*pair, "".join(pair)) if token not in vocab), None)
-        require(missing is None, f"{path}: line {number} merges {line[:40]!r}, but {vocab_path.name} lacks {str(missing)[:40]!r}; both must be of one model")
+        said = f"{path}: line {number} merges {line[:40]!r}, but {vocab_path.name} lacks {str(missing)[:40]!r}"
+        require(missing is None, f"{said}; both must be of one model")
         merges.append(pair)
     return merges
 
@@ -175,7 +177,7 @@ def _make_clip(tree: dict, vocab: dict[str, int]) -> None:
     tree["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, spaces, {"type": "Lowercase"}]}
     tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL]}
     tree["model"] |= {"unk_token": last, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>"}
-    tree["added_tokens"] = _added([first, last], vocab, **{first: {"normalized": True}})
+    tree["added_tokens"] = _added([first, last], vocab)
     tree["post_processor"] = {
         "type": "RobertaProcessing",
         "sep": [last, vocab[last]],

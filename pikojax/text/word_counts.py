@@ -41,7 +41,9 @@ class WordCounts:
 
     def __init__(self, words: dict[bytes, int] | None = None, native: bool | None = None):
         self.lib = native_library() if native is not False else None
-        require(self.lib is not None or not native, "there is no native code to count with; install a C++ compiler, or leave out native=True")
+        require(
+            self.lib is not None or not native, "there is no native code to count with; install a C++ compiler, or leave out native=True"
+        )
         self.counts: Counter[bytes] = Counter()
         self.handle = self.lib.pikojax_counter_new() if self.lib else None
         if words:
@@ -117,7 +119,13 @@ def count_files(
 
 
 def _count(
-    blocks: Iterator[Block], splitter: Splitter, by_line: bool, threads: int, on_progress: Progress | None, total: int | None, native: bool | None
+    blocks: Iterator[Block],
+    splitter: Splitter,
+    by_line: bool,
+    threads: int,
+    on_progress: Progress | None,
+    total: int | None,
+    native: bool | None,
 ) -> WordCounts:
     require(threads >= 1, f"got threads={threads}, wanted at least 1")
     use_native = native is not False and splitter.make_native is not None and native_library() is not None
@@ -145,8 +153,11 @@ def _count(
             raise
         return counts
 
-    if not use_native or threads == 1:
-        return _finished(work(WordCounts(native=use_native)), splitter)
+    if not use_native:
+        counted = work(WordCounts(native=False))
+        return counted if native is False else WordCounts(counted.counts)  # where there is native code, it can train on them
+    if threads == 1:
+        return _finished(work(WordCounts(native=True)), splitter)
     with ThreadPoolExecutor(threads) as pool:  # a native call lets go of the interpreter lock
         try:
             first, *others = pool.map(work, [WordCounts(native=True) for _ in range(threads)])
@@ -160,13 +171,12 @@ def _count(
 
 def _finished(counts: WordCounts, splitter: Splitter) -> WordCounts:
     """Splits what the native counter left to Python: each distinct stretch once."""
-    if counts.lib:
-        words: Counter[bytes] = Counter()
-        for stretch, count in counts._read(True):
-            for word in splitter.words(stretch.decode("utf-8", "replace")):
-                words[word.encode()] += count
-        if words:
-            counts.add(words)
+    words: Counter[bytes] = Counter()
+    for stretch, count in counts._read(True):
+        for word in splitter.words(stretch.decode("utf-8", "replace")):
+            words[word.encode()] += count
+    if words:
+        counts.add(words)
     return counts
 
 
@@ -179,7 +189,7 @@ def _count_in_python(counts: WordCounts, splitter: Splitter, block: Block, by_li
     begin = 0
     for end in block.ends:
         text = block.data[begin:end].decode("utf-8", "replace")
-        for part in (re.findall(r"[^\n]*\n|[^\n]+", text) if by_line else [text]):
+        for part in re.findall(r"[^\n]*\n|[^\n]+", text) if by_line else [text]:
             counts.counts.update(word.encode() for word in splitter.words(part))
         begin = end
 

@@ -72,15 +72,28 @@ def _native_scanner(name: str, lib: ctypes.CDLL) -> NativeSplitter:
     bits = unicode.classes()
     classes = np.zeros(len(bits), np.uint8)
     either = unicode.OTHER | unicode.M
-    for bit, flag in ((unicode.L, LETTER), (unicode.N, NUMBER), (unicode.SPACE, SPACE), (unicode.UPPER | either, UPPERISH), (unicode.LOWER | either, LOWERISH)):
+    for bit, flag in (
+        (unicode.L, LETTER),
+        (unicode.N, NUMBER),
+        (unicode.SPACE, SPACE),
+        (unicode.UPPER | either, UPPERISH),
+        (unicode.LOWER | either, LOWERISH),
+    ):
         classes[bits & bit > 0] |= flag
     machine, digits, contractions, slash = SCANNERS[name]
-    return NativeSplitter(classes=lib.pikojax_code_table_new(_address(classes)), scanner=machine, digits=digits, contractions=contractions, slash=slash)
+    return NativeSplitter(
+        classes=lib.pikojax_code_table_new(_address(classes)), scanner=machine, digits=digits, contractions=contractions, slash=slash
+    )
 
 
 def bert(lowercase: bool = True, strip_accents: bool | None = None, clean_text: bool = True, handle_chinese_chars: bool = True) -> Splitter:
     """BertNormalizer and BertPreTokenizer. `strip_accents` None: as `lowercase`."""
-    options = {"clean_text": clean_text, "handle_chinese_chars": handle_chinese_chars, "strip_accents": strip_accents, "lowercase": lowercase}
+    options = {
+        "clean_text": clean_text,
+        "handle_chinese_chars": handle_chinese_chars,
+        "strip_accents": strip_accents,
+        "lowercase": lowercase,
+    }
     normalizer = {"type": "BertNormalizer", **options}
     strip = lowercase if strip_accents is None else strip_accents
     words = functools.partial(_bert_words, clean_text, handle_chinese_chars, strip, lowercase)
@@ -125,7 +138,9 @@ def _native_bert(clean: bool, chinese: bool, strip: bool, lowercase: bool, lib: 
     if clean:
         actions[[0, 0xFFFD]] = DROP
     pool: list[int] = []
-    changed = {code for code in np.flatnonzero(unicode.members("normal")).tolist() if strip} | (unicode.lower_table().keys() if lowercase else set())
+    changed = {code for code in np.flatnonzero(unicode.members("normal")).tolist() if strip} | (
+        unicode.lower_table().keys() if lowercase else set()
+    )
     for code in sorted(changed):
         char = unicode.normalize("NFD", chr(code)) if strip else chr(code)
         char = "".join(part for part in char if not (strip and marks[ord(part)]))
@@ -204,7 +219,9 @@ def _replaced(chars: str, pool: list[int]) -> np.uint32:
 
 def _table(actions: np.ndarray, pool: list[int], lead: str, empty_words: bool) -> NativeSplitter:
     kept = np.ascontiguousarray(actions, np.uint32), np.array([*pool, 0], np.uint32)
-    made = NativeSplitter(actions=_address(kept[0]), pool=_address(kept[1]), lead=lead.encode(), lead_length=len(lead.encode()), empty_words=empty_words)
+    made = NativeSplitter(
+        actions=_address(kept[0]), pool=_address(kept[1]), lead=lead.encode(), lead_length=len(lead.encode()), empty_words=empty_words
+    )
     made.kept = kept  # the structure holds addresses only
     return made
 

@@ -18,7 +18,14 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_wordpiece(
-    texts: Iterable[str], vocab_size: int = 30_000, *, lowercase: bool = True, strip_accents: bool | None = None, threads: int = 2, on_progress: Progress | None = None, **rules
+    texts: Iterable[str],
+    vocab_size: int = 30_000,
+    *,
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    threads: int = 2,
+    on_progress: Progress | None = None,
+    **rules,
 ):
     """A WordPiece tokenizer of `texts`, split as BERT splits; see `bpe_trainer.Rules` for the other options."""
     from pikojax.text.tokenizer import Tokenizer
