@@ -214,9 +214,11 @@ def test_the_cache_knows_the_files_of_a_ready_made_tokenizer(tmp_path, built):
 # ---------------------------------------------------------------- training and writing
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("kind", [*SETTINGS, "one that holds tokens back"])
 def test_what_is_written_joins_the_prompt_as_in_one_text(tmp_path, kind):
-    tokenizer = open_dataset(config_for(jsonl(tmp_path), SETTINGS[kind])).tokenizer
+    tokenizer = open_dataset(config_for(jsonl(tmp_path), SETTINGS.get(kind, SETTINGS["bpe"]))).tokenizer
+    if kind not in SETTINGS:  # a full stop is a space, but not at the end: a token is certain only when the next one comes
+        tokenizer = text.Tokenizer.from_tree(tokenizer.tree | {"decoder": {"type": "BPEDecoder", "suffix": "."}})
     ids = [*plain(tokenizer, TALES[2]), tokenizer.eos_id, *plain(tokenizer, "It was old.")]
     for cut in range(len(ids)):
         follows = Continuation(tokenizer, ids[:cut])
