@@ -154,12 +154,15 @@ def test_the_cases_beside_the_gguf_vocabularies(vocabulary, name):
 # ---------------------------------------------------------------- bytes
 
 
+BAD = (b"", b"\xff", b"\xc3", b"\xe4\xb8", b"\xf0\x9f\x98", b"\x80", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80")
+
+
 def broken(text: str, rng: random.Random) -> bytes:
     """Bytes cut, changed, doubled or put in."""
     data = bytearray(text.encode())
     for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(data) + 1)
-        data[at : at + rng.randrange(3)] = rng.choice((b"", b"\xff", b"\xc3", b"\xe4\xb8", b"\xf0\x9f\x98", b"\x80", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", rng.randbytes(3)))
+        data[at : at + rng.randrange(3)] = rng.choice((*BAD, rng.randbytes(3)))
     return bytes(data)
 
 
