@@ -40,11 +40,20 @@ def assert_the_peer_s_ids(name: str, texts: list[str]) -> None:
     """By the native code in a batch, special tokens as such and as text, and back."""
     tok, peer = ours(name), theirs(name)
     plain = tok.encode_batch(texts, threads=2, add_special_tokens=False, allowed_special=())
-    known, special_ids = peer.plain(texts), {tok.ids[token] for token in tok.specials}
-    for text, mine, other in zip(texts, plain, known, strict=True):
-        # that text gives no special token is promised here, and by no peer
-        if mine.tolist() != other and special_ids.isdisjoint(other):
-            pytest.fail(_shown(name, text, lambda t: (tok.encode(t, False, ()).tolist(), peer.plain([t])[0])))
+    special_ids = {tok.ids[token] for token in tok.specials}
+    spelled = tok.tokens[tok.unk_id] if (tok.tree["model"].get("type") == "Unigram" and tok.unk_id in special_ids) else None
+
+    def differ(text: str, mine: list[int], other: list[int]) -> bool:
+        """That text gives no special token is promised here, and by no peer: Unigram's takes the written <unk> for one, and spells it with its neighbours."""
+        return mine != other and not special_ids & set(other) and not (spelled and spelled in text)
+
+    def alone(text: str) -> tuple[list[int], list[int]]:
+        mine, other = tok.encode(text, False, ()).tolist(), peer.plain([text])[0]
+        return mine, other if differ(text, mine, other) else mine
+
+    for text, mine, other in zip(texts, plain, peer.plain(texts), strict=True):
+        if differ(text, mine.tolist(), other):
+            pytest.fail(_shown(name, text, alone))
     ids = [each.tolist() for each in plain]
     if peer.encode is not None:
         ids = [each.tolist() for each in tok.encode_batch(texts, threads=2, add_special_tokens=False)]
@@ -92,7 +101,7 @@ def test_fuzzed_texts(name):
     assert_the_peer_s_ids(name, fuzzed(name, 2000, "fast"))
 
 
-@pytest.mark.parametrize("n", [150, pytest.param(20_000, marks=slow)])
+@pytest.mark.parametrize("n", [150, pytest.param(5000, marks=slow)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fuzzed_texts_of_other_families(name, n):
     texts = fuzzed(name, n, (SEED, "family"))
@@ -145,12 +154,15 @@ def test_the_cases_beside_the_gguf_vocabularies(vocabulary, name):
 # ---------------------------------------------------------------- bytes
 
 
+BAD = (b"", b"\xff", b"\xc3", b"\xe4\xb8", b"\xf0\x9f\x98", b"\x80", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80")
+
+
 def broken(text: str, rng: random.Random) -> bytes:
     """Bytes cut, changed, doubled or put in."""
     data = bytearray(text.encode())
     for _ in range(rng.randrange(1, 4)):
         at = rng.randrange(len(data) + 1)
-        data[at : at + rng.randrange(3)] = rng.choice((b"", b"\xff", b"\xc3", b"\xe4\xb8", b"\xf0\x9f\x98", b"\x80", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", rng.randbytes(3)))
+        data[at : at + rng.randrange(3)] = rng.choice((*BAD, rng.randbytes(3)))
     return bytes(data)
 
 

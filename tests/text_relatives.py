@@ -56,6 +56,8 @@ def unigram(model: dict, **options) -> dict:
 
 NFC, LOWER, NFKD, ACCENTS = {"type": "NFC"}, {"type": "Lowercase"}, {"type": "NFKD"}, {"type": "StripAccents"}
 QUOTES = [{"type": "Replace", "pattern": string(mark), "content": '"'} for mark in ("``", "''")]
+SPACES = {"type": "Replace", "pattern": regex(r"\s+"), "content": " "}
+AFTER_SPACES = {"type": "Split", "pattern": string(" "), "behavior": "MergedWithPrevious", "invert": False}
 DIGIT = {"type": "Digits", "individual_digits": True}
 BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
 FLAGGED = [added("<mask>", 60000, lstrip=True), added("<w>", 60001, single_word=True, special=False), added("ﬁne", 60002, normalized=True, special=False),
@@ -70,12 +72,12 @@ FAMILIES = {  # name → whose vocabulary, what is changed
     "neox": ("gpt2.json", lambda model: {"normalizer": NFC, "added_tokens": FLAGGED}),
     "starcoder": ("gpt2.json", lambda model: {"pre_tokenizer": sequence("pretokenizers", DIGIT, BYTE_LEVEL)}),
     "roberta": ("gpt2.json", lambda model: {"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}, "added_tokens": FLAGGED}),
-    "clip": ("gpt2.json", lambda model: split("clip", behavior="Removed", normalizer=sequence("normalizers", NFC, {"type": "Replace", "pattern": regex(r"\s+"), "content": " "}, LOWER))),
+    "clip": ("gpt2.json", lambda model: split("clip", behavior="Removed", normalizer=sequence("normalizers", NFC, SPACES, LOWER))),
     "bert uncased": ("bert_base_cased.json", lambda model: {"normalizer": BERT}),
     "bert accents": ("bert_base_cased.json", lambda model: {"normalizer": BERT | {"lowercase": False, "strip_accents": True}, "added_tokens": FLAGGED}),
     "mistral": ("llama2.json", lambda model: {"normalizer": None, "pre_tokenizer": METASPACE | {"prepend_scheme": "first", "split": False}}),
     "llama2 in words": ("llama2.json", lambda model: {"normalizer": None, "pre_tokenizer": METASPACE, "added_tokens": FLAGGED}),
-    "gemma": ("llama2.json", lambda model: {"normalizer": MARKS, "pre_tokenizer": {"type": "Split", "pattern": string(" "), "behavior": "MergedWithPrevious", "invert": False},
+    "gemma": ("llama2.json", lambda model: {"normalizer": MARKS, "pre_tokenizer": AFTER_SPACES,
                                             "decoder": sequence("decoders", *LLAMA_DECODER["decoders"][:3])}),
     "xlnet": ("llama2.json", lambda model: {"model": unigram(model), "normalizer": sequence("normalizers", *QUOTES, NFKD, ACCENTS, LOWER),
                                             "pre_tokenizer": METASPACE, "decoder": METASPACE}),
