@@ -40,7 +40,7 @@ def test_json_is_one_object_with_what_was_measured(cache):
     assert len(out.splitlines()) == 1
     assert found["jax"] == jax.__version__
     assert found["devices"][0]["platform"] == "cpu" and found["devices"][0]["count"] >= 1
-    assert set(found["native"]) == {"bandwidth", "read_sum"}
+    assert set(found["native"]) == {"bandwidth", "read_sum", "text", "text_train"}
     assert 0.1 < found["read_bandwidth_gb_per_s"] < 10_000
     assert 0.1 < found["read_bandwidth_in_jit_gb_per_s"] < 10_000
     native = next(cache for cache in found["caches"] if cache["name"] == "native")

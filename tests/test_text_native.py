@@ -350,3 +350,7 @@ def test_the_encoder_of_many_is_the_encoder_of_each():
     made, why = fast.make(tokenizer("gpt2"))
     given = ["", "low", "<s>", "a<s>low", "</s></s>"]
     assert why is None and [ids.tolist() for ids in made.encode(given)] == [tokenizer("gpt2").encode(text).tolist() for text in given]
+
+
+def test_a_mark_reaches_back_over_characters_that_go_away():
+    assert_alike(tokenizer("nfkc"), ["day\x01\x01\u0323O", "a\x01\u0323\x01\u0302b", "\xe9\x01\u0323\x02q\u0301", "\x01\u0323x"])

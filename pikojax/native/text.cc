@@ -93,9 +93,9 @@ EXPORT Encoder* pikojax_text_encoder(const Setup* setup, char* error) {
 
 EXPORT void pikojax_text_encoder_free(Encoder* encoder) { delete encoder; }
 
-// Part i is text [begin[i], begin[i + 1]); its ids go to out[begin[i]] on, count[i] of them. `cuts` (only for one part): ends of pieces.
+// Part i is text [begin[i], begin[i + 1]); its ids go to out[begin[i]] on, count[i] of them.
 EXPORT int32_t pikojax_text_encode(const Encoder* encoder, const Byte* text, const int64_t* begin, int64_t n_parts, int32_t threads,
-                                   const int64_t* cuts, int64_t n_cuts, uint32_t* out, int64_t* count, char* error) {
+                                   uint32_t* out, int64_t* count, char* error) {
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
   std::mutex mutex;
@@ -104,7 +104,7 @@ EXPORT int32_t pikojax_text_encode(const Encoder* encoder, const Byte* text, con
     const bool good = guarded(own_error, false, [&] {
       Worker worker(*encoder, size_t(begin[n_parts] - begin[0]));
       for (int64_t i; !failed && (i = next.fetch_add(1)) < n_parts;) {
-        count[i] = int64_t(worker.encode(text + begin[i], text + begin[i + 1], cuts, size_t(n_cuts), out + begin[i]));
+        count[i] = int64_t(worker.encode(text + begin[i], text + begin[i + 1], out + begin[i]));
       }
       return true;
     });

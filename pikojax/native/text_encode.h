@@ -11,7 +11,7 @@
 
 namespace pikojax_text {
 
-enum Scanner : int32_t { kWhole, kGpt2, kCl100k, kO200k, kClasses, kEachMark, kJoins, kCutsGiven };
+enum Scanner : int32_t { kWhole, kGpt2, kCl100k, kO200k, kClasses, kEachMark, kJoins };
 
 struct Scratch {
   Symbols symbols;
@@ -44,19 +44,11 @@ class Worker {
     slots_.resize(slots);
   }
 
-  // Ids of text [p, end) at out, which has room for one a byte. cuts: ends of the pieces, for kCutsGiven.
-  size_t encode(const Byte* p, const Byte* end, const int64_t* cuts, size_t n_cuts, uint32_t* out) {
+  // Ids of text [p, end) at out, which has room for one a byte.
+  size_t encode(const Byte* p, const Byte* end, uint32_t* out) {
     readable_ = end;
     out_ = out;
-    if (encoder_.scanner == kCutsGiven) {
-      const Byte* from = p;
-      for (size_t i = 0; i < n_cuts; ++i) {
-        const Byte* to = p + cuts[i];
-        if (to < from || to > end) throw std::runtime_error("cuts that are not in order");
-        if (to > from) piece(from, size_t(to - from));
-        from = to;
-      }
-    } else if (encoder_.classes) {
+    if (encoder_.classes) {
       scan_classes(Cursor{p, end, *encoder_.classes}, [&](const Byte* q, size_t n) {
         if (encoder_.scanner == kClasses) piece(q, n);
         else scan(q, q + n);

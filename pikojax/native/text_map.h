@@ -3,7 +3,7 @@
 //   out = map[c0] map[c1] …       pages of 256 characters, filled by Python's own normalizer when a text first needs one
 //
 // What a normalizer does with accents, jamo or flags depends on their neighbours. Such characters are marked complex: the stretch
-// from the ASCII character before one up to the next ASCII character is reported, and Python hands in what it becomes.
+// from the ASCII character before one (that stays) up to the next ASCII character is reported, and Python hands in what it becomes.
 // Leaves out: what changes a text across ASCII characters (those steps Python runs itself).
 #pragma once
 #include <memory>
@@ -43,13 +43,13 @@ class CharMap {
     size_t size_at_begin = 0;
     while (p < end) {
       const Char c = read_char(p, end);
-      if (c.size == 1) begin = p, size_at_begin = found.out_size;
       const Page* page = c.code < kCodes ? pages_[c.code >> 8].get() : nullptr;
       if (!page && c.code < kCodes && !asked[c.code >> 8]) {
         asked[c.code >> 8] = true;
         found.missing.push_back(c.code >> 8);
       }
       const int8_t size = page ? page->size[c.code & 255] : int8_t(kSame);
+      if (c.size == 1 && size != 0) begin = p, size_at_begin = found.out_size;  // one that goes away leaves its neighbours side by side
       p += c.size;
       if (size != kComplex) {
         found.out_size += size == kSame ? c.size : size;

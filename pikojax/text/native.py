@@ -104,22 +104,15 @@ class NativeEncoder:
         parts = (out[at : at + n] for at, n in zip(begin, counts.tolist(), strict=False))
         return [next(parts).copy() if n == 1 else np.concatenate([next(parts) for _ in range(n)]) for n in parts_of]
 
-    def encode_pieces(self, data: bytes, ends: np.ndarray) -> np.ndarray:
-        """ids of a text whose pieces someone else found: piece i ends before byte ends[i]. For encoders planned so."""
-        data_ends = np.ascontiguousarray(ends, np.int64)
-        out, counts = self._run(data, np.array([0, len(data)], np.int64), 1, data_ends)
-        return out[: counts[0]].copy()
-
     def _cuts(self, data: bytes, n_parts: int) -> list[int]:
         cuts = (ctypes.c_int64 * n_parts)()
         return cuts[: self._library.pikojax_text_safe_cuts(self._handle, data, len(data), n_parts, cuts)]
 
-    def _run(self, data: bytes, begin: np.ndarray, threads: int, ends: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _run(self, data: bytes, begin: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         out, counts = np.empty(len(data), np.int32), np.empty(len(begin) - 1, np.int64)
         error = ctypes.create_string_buffer(ERROR_SIZE)
-        cuts = (None, 0) if ends is None else (ends.ctypes.data, len(ends))
         wrong = self._library.pikojax_text_encode(
-            self._handle, data, begin.ctypes.data, len(counts), threads, *cuts, out.ctypes.data, counts.ctypes.data, error
+            self._handle, data, begin.ctypes.data, len(counts), threads, out.ctypes.data, counts.ctypes.data, error
         )
         if wrong:
             raise NativeError(error.value.decode(errors="replace"))
@@ -201,7 +194,7 @@ def typed_library() -> ctypes.CDLL | None:
     for name, result, arguments in [
         ("encoder", pointer, (pointer, text)),
         ("encoder_free", None, (pointer,)),
-        ("encode", number, (pointer, text, pointer, size, number, pointer, size, pointer, pointer, text)),
+        ("encode", number, (pointer, text, pointer, size, number, pointer, pointer, text)),
         ("safe_cuts", size, (pointer, text, size, size, pointer)),
         ("decoder", pointer, (number, number, text, size, pointer, size, text, size, text)),
         ("decoder_free", None, (pointer,)),

@@ -24,7 +24,7 @@ from pikojax.text.char_map import CharMap
 from pikojax.text.native import NativeError, Setup, Steps
 from pikojax.text.native_model import BYTE_LEVEL, MARKED, Unknown, keep_array, set_model
 
-WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _JOINS_ONLY, CUTS = range(8)  # scanners, as in text_encode.h
+WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _JOINS_ONLY = range(7)  # scanners, as in text_encode.h
 LETTER, NUMBER, SPACE, UPPERISH, LOWERISH = 1, 2, 4, 8, 16  # bits of a scanner's table, as in text_scan.h
 MARK = "▁".encode()
 
