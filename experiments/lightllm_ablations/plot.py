@@ -10,7 +10,7 @@ here, rows = rows_of(__file__)
 variants = list(dict.fromkeys(row["variant"] for row in rows))
 found = {v: [row["val_bits_per_byte"] for row in rows if row["variant"] == v and "diverged" not in row] for v in variants}
 size = {v: next((f"{row['parameters']:,}" for row in rows if row["variant"] == v and "parameters" in row), "–") for v in variants}
-base = spread(found["baseline"])[0]
+base, base_low, base_high = spread(found["baseline"])
 figure, ax = axes("One change at a time: validation loss on stories", "bits per byte (less is better)", "", size=(7.4, 6.4))
 lines = []
 for i, variant in enumerate(variants):
@@ -20,7 +20,7 @@ for i, variant in enumerate(variants):
         lines.append([variant, size[variant], "diverged", "", ""])
         continue
     median, low, high = spread(values)
-    better = "#6a994e" if median < base - 0.005 else "#c8553d" if median > base + 0.005 else "#777777"
+    better = "#6a994e" if high < base_low else "#c8553d" if low > base_high else "#777777"  # grey: no seed tells it from the baseline
     ax.plot([low, high], [i, i], color=better, lw=2)
     ax.scatter(values, [i] * len(values), color=better, s=20, zorder=3)
     note = f", {diverged} diverged" if diverged else ""
