@@ -211,7 +211,29 @@ def test_special_tokens_can_be_kept_out():
     for text in ("<s>", "a<s>b</s>", "<<s>>", "<s"):
         plain = tok.encode(text, False, allowed_special=())
         assert tok.ids["<s>"] not in plain and plain.tolist() == tok.encode_slowly(text, False, allowed_special=()).tolist()
-    assert any(encoder is not None for banned, encoder in tok._native.encoders.items() if banned)
+
+
+SPELLED = {  # special tokens that a text can give without holding them as they are written
+    "in a word": (trees.wordpiece(), {"pre_tokenizer": BERT}, "##er", ["lower", "lowers", "er", "lower!"]),
+    "before the unknown": (trees.wordpiece(), {"pre_tokenizer": BERT}, "low", ["lowX", "low", "lower"]),
+    "with its space": ({**trees.CHAR_BPE}, {"pre_tokenizer": trees.METASPACE}, "▁a", ["a a", "ab", "lower a"]),
+    "over what vanishes": (trees.bpe("<s>ab", ["< s", "<s >"], unk_token=None), {}, "<s>", ["<\u2603s>", "a<s>b", "<s\u2603>"]),
+    "as a part": (trees.BYTE_BPE, {"pre_tokenizer": trees.BYTE_LEVEL}, "low", ["lowest lower", "xlow", "Lo"]),
+    "as a part, by ranks": (RANKS, {"pre_tokenizer": trees.BYTE_LEVEL}, "low", ["lowest lower", "xlow", "Lo"]),
+    "with a score": (trees.unigram(), {"pre_tokenizer": trees.METASPACE}, "▁a", ["a a", "ab", "lower a"]),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", SPELLED)
+def test_special_tokens_that_are_spelled_otherwise(name):
+    model, parts, special, given = SPELLED[name]
+    tok = Tokenizer(trees.tree(model, added_tokens=[trees.added(special, 0)], **parts))
+    assert tok._native is not None
+    for text in given:
+        plain = tok.encode(text, False, allowed_special=())
+        assert tok.ids[special] not in plain and plain.tolist() == tok.encode_slowly(text, False, allowed_special=()).tolist(), text
+    assert any(banned and encoder is not None for banned, encoder in tok._native.encoders.items())
 
 
 @needs_compiler
