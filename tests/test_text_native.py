@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -388,3 +390,31 @@ def test_the_encoder_of_many_is_the_encoder_of_each():
 
 def test_a_mark_reaches_back_over_characters_that_go_away():
     assert_alike(tokenizer("nfkc"), ["day\x01\x01\u0323O", "a\x01\u0323\x01\u0302b", "\xe9\x01\u0323\x02q\u0301", "\x01\u0323x"])
+
+
+@needs_compiler
+def test_a_map_keeps_its_pages_and_forgets_long_stretches():
+    from pikojax.text.char_map import CharMap
+
+    lower = CharMap(str.lower, lambda old, new: False)
+    assert lower("ÀB".encode()) == "àb".encode()
+    error, library = ctypes.create_string_buffer(native.ERROR_SIZE), native.typed_library()
+    sizes = np.ones(256, np.int8)  # another thread that was late, with something else to say
+    assert library.pikojax_text_map_page(lower._handle, 0, sizes.ctypes.data, b"?" * 256, error) == 0
+    assert lower("ÀB".encode()) == "àb".encode()
+
+    composed = CharMap(lambda text: unicodedata.normalize("NFC", text), lambda old, new: "\u0300" in old + new)
+    for n in (10, 1000):
+        assert composed(("e\u0300" * n).encode()) == ("è" * n).encode()
+    assert list(composed._known) == [("e\u0300" * 10).encode()]
+
+
+@needs_compiler
+def test_threads_fill_a_map_together():
+    from pikojax.text.char_map import CharMap
+
+    text = "".join(map(chr, range(0x100, 0xD000, 97))) * 3
+    for _ in range(10):
+        lower = CharMap(str.lower, lambda old, new: False)
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(lower, [text.encode()] * 8)) == {text.lower().encode()}
