@@ -190,6 +190,28 @@ def test_cuts_for_threads_leave_the_ids_as_they_are(name, monkeypatch):
         assert all(np.array_equal(wanted, ids) for ids in cut), ascii(text[:30])
 
 
+AS_PYTHON_READS_IT = {
+    "a space after the mark": (trees.CHAR_BPE, {"normalizer": sequence(*MARKS["normalizers"], kind("NFKC"), name="normalizers")}),
+    "no unknown token": ({**trees.CHAR_BPE, "unk_token": "<none>"}, {}),
+    "null for a limit": (trees.wordpiece(max_input_chars_per_word=None), {"pre_tokenizer": BERT}),
+    "null for a prefix": (trees.wordpiece(continuing_subword_prefix=None), {"pre_tokenizer": BERT}),
+    "null for an unknown token": (trees.wordpiece(unk_token=None), {"pre_tokenizer": BERT}),
+    "null for a behavior": (trees.wordpiece(), {"pre_tokenizer": kind("Punctuation", behavior=None)}),
+    "null for a space": (trees.BYTE_BPE, {"pre_tokenizer": {**trees.BYTE_LEVEL, "add_prefix_space": None}}),
+    "null for lowercase": (trees.wordpiece(), {"normalizer": kind("BertNormalizer", lowercase=None), "pre_tokenizer": BERT}),
+    "merges of two kinds": ({**trees.CHAR_BPE, "merges": ["l o", *trees.CHAR_BPE["merges"][1:]]}, {}),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", AS_PYTHON_READS_IT)
+def test_options_are_read_as_python_reads_them(name):
+    model, parts = AS_PYTHON_READS_IT[name]
+    tok = Tokenizer(trees.tree(model, **parts))
+    for text in [*texts(11, 60), "b\u00a0a", "a\u00a0a low", "lower, low!", "Day\u2603"]:
+        assert attempt(tok.encode, text, False) == attempt(tok.encode_slowly, text, False), ascii(text)
+
+
 @needs_compiler
 @pytest.mark.parametrize("path", cpu.PATHS)
 def test_every_path_gives_the_same(path, monkeypatch, tmp_path_factory):

@@ -41,13 +41,20 @@ _SCANNERS = {  # pattern's name → scanner and its rules
 def read(tree: dict, banned: frozenset[int] = frozenset()) -> tuple[Setup, list, Steps]:
     """(setup, the arrays that it points into, steps)."""
     setup, keep, steps = Setup(max_chars=100), [], Steps([], [])
-    marked = _normalizer(tree.get("normalizer"), steps.normalize)
-    marked = _pre_tokenizer(tree.get("pre_tokenizer"), marked, setup, keep, steps.prepare)
+    marked = _normalizer(_said(tree.get("normalizer")), steps.normalize)
+    marked = _pre_tokenizer(_said(tree.get("pre_tokenizer")), marked, setup, keep, steps.prepare)
     if marked:
         steps.prepare.append(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" "))
         setup.alphabet = MARKED
-    set_model(tree.get("model"), banned, setup, keep)
+    set_model({name: value for name, value in tree["model"].items() if value is not None}, banned, setup, keep)
     return setup, keep, steps
+
+
+def _said(part):
+    """A part without the options that are null, which stand for those that are missing (see hf_json.field)."""
+    if isinstance(part, dict):
+        return {name: _said(value) for name, value in part.items() if value is not None}
+    return list(map(_said, part)) if isinstance(part, list) else part
 
 
 def _oracle(tree: dict) -> Callable[[str], str]:
@@ -75,6 +82,7 @@ def _parts(tree: dict | None, name: str) -> list[dict]:
 # ---------------------------------------------------------------- normalizers
 
 _CHAR_BY_CHAR = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "BertNormalizer", "Precompiled"}
+_MAKES_NO_SPACE = {"NFC", "NFD", "Lowercase", "StripAccents"}
 
 
 def _normalizer(tree: dict | None, steps: list) -> bool:
@@ -85,6 +93,7 @@ def _normalizer(tree: dict | None, steps: list) -> bool:
         group = list(group)
         if is_map:
             steps.append(CharMap(_oracle({"type": "Sequence", "normalizers": group}), _complexity(group)))
+            marked = marked and {part["type"] for part in group} <= _MAKES_NO_SPACE
             continue
         for part in group:
             kind = part.get("type")
