@@ -1,5 +1,6 @@
 """The native encoder gives what the Python pipeline gives: on every kind of tree, on each code path, with any number of threads."""
 
+import base64
 import ctypes
 import functools
 import json
@@ -7,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -440,3 +442,15 @@ def test_threads_fill_a_map_together():
         lower = CharMap(str.lower, lambda old, new: False)
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(lower, [text.encode()] * 8)) == {text.lower().encode()}
+
+
+@needs_compiler
+def test_a_table_that_points_at_itself_is_left_to_python():
+    units = np.arange(256, dtype="<u4") << 10 | np.where(np.arange(256) < 128, 0, np.arange(256)).astype("<u4")  # all bytes lead everywhere
+    table = base64.b64encode(np.array([1024], "<u4").tobytes() + units.tobytes() + b"x\0").decode()
+    normalizer = kind("SentencePiece", precompiled_charsmap=table, add_dummy_prefix=True, remove_extra_whitespaces=True, escape_whitespaces=True)
+    tok = Tokenizer(trees.tree(trees.BYTES_BPE, normalizer=normalizer))
+    assert tok._native is not None, tok._planned[1]
+    start = time.perf_counter()
+    assert attempt(tok.encode, "lower é") == attempt(tok.encode_slowly, "lower é")
+    assert time.perf_counter() - start < 2
