@@ -201,6 +201,9 @@ AS_PYTHON_READS_IT = {
     "null for a behavior": (trees.wordpiece(), {"pre_tokenizer": kind("Punctuation", behavior=None)}),
     "null for a space": (trees.BYTE_BPE, {"pre_tokenizer": {**trees.BYTE_LEVEL, "add_prefix_space": None}}),
     "null for lowercase": (trees.wordpiece(), {"normalizer": kind("BertNormalizer", lowercase=None), "pre_tokenizer": BERT}),
+    "first, what was first having gone": (trees.CHAR_BPE, {
+        "normalizer": kind("BertNormalizer"), "pre_tokenizer": {**trees.METASPACE, "prepend_scheme": "first"},
+    }),
     "merges of two kinds": ({**trees.CHAR_BPE, "merges": ["l o", *trees.CHAR_BPE["merges"][1:]]}, {}),
 }
 
@@ -210,7 +213,7 @@ AS_PYTHON_READS_IT = {
 def test_options_are_read_as_python_reads_them(name):
     model, parts = AS_PYTHON_READS_IT[name]
     tok = Tokenizer(trees.tree(model, **parts))
-    for text in [*texts(11, 60), "b\u00a0a", "a\u00a0a low", "lower, low!", "Day\u2603"]:
+    for text in [*texts(11, 60), "b\u00a0a", "a\u00a0a low", "\u0600a", "lower, low!", "Day\u2603"]:
         assert attempt(tok.encode, text, False) == attempt(tok.encode_slowly, text, False), ascii(text)
 
 

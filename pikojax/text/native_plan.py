@@ -39,13 +39,21 @@ _SCANNERS = {  # pattern's name → scanner and its rules
 def read(tree: dict, banned: frozenset[int] = frozenset()) -> tuple[Setup, list, Steps]:
     """(setup, the arrays that it points into, steps)."""
     setup, keep, steps = Setup(max_chars=100), [], Steps([], [])
-    marked = _normalizer(_said(tree.get("normalizer")), steps.normalize)
-    marked = _pre_tokenizer(_said(tree.get("pre_tokenizer")), marked, setup, keep, steps.prepare)
+    normalizer, pre_tokenizer = _said(tree.get("normalizer")), _said(tree.get("pre_tokenizer"))
+    if any(part.get("prepend_scheme") == "first" for part in _parts(pre_tokenizer, "pretokenizers")):
+        if not all(map(_keeps_the_start, _parts(_sentencepiece(normalizer), "normalizers"))):
+            raise Unknown("prepend_scheme first after a normalizer that may drop a text's first character")
+    marked = _normalizer(normalizer, steps.normalize)
+    marked = _pre_tokenizer(pre_tokenizer, marked, setup, keep, steps.prepare)
     if marked:
         steps.prepare.append(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" "))
         setup.alphabet = MARKED
     set_model({name: value for name, value in tree["model"].items() if value is not None}, banned, setup, keep)
     return setup, keep, steps
+
+
+def _keeps_the_start(part: dict) -> bool:
+    return part.get("type") in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase") or (part.get("type") == "Replace" and bool(part.get("content")))
 
 
 def _said(part):
