@@ -128,3 +128,17 @@ except MemoryError as error:
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("line: not enough memory")
+
+
+@needs_compiler
+def test_byte_tokens_are_read_as_python_reads_them(monkeypatch):
+    from pikojax.text import tokenizer as module
+
+    names = ["<0x+A>", "<0x4a>", "<0xA+>", "<0x A>", "<0X41>", "<0x-A>", "<0x41>"]
+    model = trees.bpe("ab", [], [*names, *trees.BYTES], byte_fallback=True)
+    tok = Tokenizer(trees.tree(model, decoder=trees.LLAMA_DECODER))
+    ids = [tok.ids[name] for name in names] * 1000
+    assert tok._fast_decoder is not None
+    fast = tok.decode(ids)
+    monkeypatch.setattr(module, "FAST_FROM_IDS", 1 << 60)
+    assert fast == tok.decode(ids)
