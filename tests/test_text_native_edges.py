@@ -142,3 +142,11 @@ def test_byte_tokens_are_read_as_python_reads_them(monkeypatch):
     fast = tok.decode(ids)
     monkeypatch.setattr(module, "FAST_FROM_IDS", 1 << 60)
     assert fast == tok.decode(ids)
+
+
+@needs_compiler
+def test_all_bytes_need_no_unknown_token():
+    assert native.plan(trees.tree({**trees.BYTE_BPE, "unk_token": "<none>"}, pre_tokenizer=trees.BYTE_LEVEL))[0] is not None
+    fewer = {token: i for token, i in trees.BYTE_BPE["vocab"].items() if token != "Ċ"}
+    made, why = native.plan(trees.tree({**trees.BYTE_BPE, "vocab": fewer, "unk_token": "<none>"}, pre_tokenizer=trees.BYTE_LEVEL))
+    assert made is None and "unknown token" in why

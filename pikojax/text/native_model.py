@@ -11,6 +11,7 @@ import itertools
 
 import numpy as np
 
+from pikojax.text.byte_level import CHARS
 from pikojax.text.native import Setup
 
 PLAIN, BYTE_LEVEL, MARKED = range(3)  # alphabets, as in text_vocab.h
@@ -51,7 +52,9 @@ def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> 
         tokens, ids = list(vocab), np.fromiter(vocab.values(), np.int32, len(vocab))
         unk_token = model.get("unk_token", "[UNK]" if kind == "WordPiece" else None)
         unk = vocab.get(unk_token)
-        if unk is None and unk_token is not None:
+        affixed = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+        spells_all = kind == "BPE" and setup.alphabet == BYTE_LEVEL and not affixed and all(vocab.get(c, -1) not in {-1, *banned} for c in CHARS)
+        if unk is None and unk_token is not None and not spells_all:
             raise Unknown("an unknown token that the vocabulary lacks")
     setup.tokens = _blob(tokens)
     setup.tokens_size, setup.n_tokens = len(setup.tokens), len(tokens)
