@@ -134,6 +134,7 @@ def try_mutations(n: int, seed: int, tmp_path) -> int:
             for text in rng.sample(TRICKY, 3):
                 ids = tokenizer.encode_with_offsets(text).ids
                 assert ids.dtype == np.int32
+                assert tokenizer.encode(text).tolist() == ids.tolist(), (text, content)
                 if not ids.size or int(ids.max()) < tokenizer.vocab_size:  # a template may name ids that no token has
                     stream = tokenizer.stream()
                     assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids), content

@@ -61,6 +61,7 @@ def bpe(chars, merges, more=(), **options) -> dict:
 
 MERGES = ["l o", "lo w", "e r", "n e", "ne w", "w i", "d er", "wi der", "o w", "a a", "aa aa", "aaaa aa", "e s", "es t", "low est", "Ġ low"]
 BYTE_BPE = bpe(CHARS, [*MERGES, "Ġ a", "Ã ©", "Ġ Ġ", "ĠĠ ĠĠ"], ["<s>", "</s>", "<mask>"])
+LINES_BPE = bpe(CHARS, [*MERGES, "Ġ a", "Ã ©", "Ġ Ġ", "ĠĠ ĠĠ", "Ċ Ċ"], ["<s>", "</s>", "<mask>"])
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDE é中▁.,'"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 CHAR_BPE = bpe(LETTERS, MERGES[:-1] + ["▁ low", "▁ a", "▁ ▁"], ["<unk>", "<s>", "</s>"], unk_token="<unk>")

@@ -6,41 +6,18 @@
 // Encoders and decoders do not change once made, so threads may share them. A map changes only in set_page.
 // Leaves out: Python objects. Arrays belong to the caller.
 #include <atomic>
-#include <cstdio>
 #include <mutex>
 #include <thread>
 
 #include "text_decode.h"
 #include "text_encode.h"
 #include "text_find.h"
+#include "text_guard.h"
 #include "text_map.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 using namespace pikojax_text;
-
-namespace {
-
-constexpr size_t kErrorSize = 200;
-
-template <class Result, class Work>
-Result guarded(char* error, Result failed, const Work& work) {
-  const char* what = "not enough memory";
-  try {
-    return work();
-  } catch (const std::bad_alloc&) {
-  } catch (const std::length_error&) {
-  } catch (const std::exception& caught) {
-    std::snprintf(error, kErrorSize, "%s", caught.what());
-    return failed;
-  } catch (...) {
-    what = "an unknown error";
-  }
-  std::snprintf(error, kErrorSize, "%s", what);
-  return failed;
-}
-
-}  // namespace
 
 // The same fields in the same order as `Setup` in pikojax/text/native.py.
 struct Setup {

@@ -82,8 +82,9 @@ class Decoder {
 
   static int byte_of(const Byte* p, const Byte* end) {
     const auto digit = [](Byte c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
-    if (end - p != 6 || std::memcmp(p, "<0x", 3) != 0 || p[5] != '>' || digit(p[3]) < 0 || digit(p[4]) < 0) return -1;
-    return digit(p[3]) * 16 + digit(p[4]);
+    if (end - p != 6 || std::memcmp(p, "<0x", 3) != 0 || p[5] != '>') return -1;
+    const int high = p[3] == '+' ? 0 : digit(p[3]), low = digit(p[4]);  // Rust reads a sign before a number
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
   }
 
   static bool is_utf8(const Byte* p, const Byte* end) {

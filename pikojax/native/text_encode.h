@@ -126,6 +126,8 @@ inline size_t safe_cut(const Encoder& encoder, const Byte* p, size_t n, size_t f
   const bool by_class = encoder.scanner == kClasses;
   if (!(by_class ? encoder.classes : encoder.flags)) return n;
   const CodeTable& table = by_class ? *encoder.classes : *encoder.flags;
+  // A line break before a letter ends a piece, whatever stands before it; but gpt2's \s+(?!\S) leaves the last of several alone.
+  const bool lines = !by_class && encoder.scanner != kGpt2;
   int before = -1;  // class of the character before q
   bool after_line = false;
   for (Char c; q < end; q += c.size) {
@@ -136,7 +138,7 @@ inline size_t safe_cut(const Encoder& encoder, const Byte* p, size_t n, size_t f
       return size_t(q - p);
     }
     before = now;
-    after_line = *q == '\n';
+    after_line = lines && *q == '\n';
   }
   return n;
 }

@@ -6,6 +6,7 @@
 // from the ASCII character before one (that stays) up to the next ASCII character is reported, and Python hands in what it becomes.
 // Leaves out: what changes a text across ASCII characters (those steps Python runs itself).
 #pragma once
+#include <atomic>
 #include <memory>
 
 #include "text_tables.h"
@@ -14,9 +15,16 @@ namespace pikojax_text {
 
 class CharMap {
  public:
+  CharMap() = default;
+  CharMap(const CharMap&) = delete;
+  ~CharMap() {
+    for (auto& page : pages_) delete page.load(std::memory_order_relaxed);
+  }
+
   enum : int8_t { kSame = -1, kComplex = -2 };
 
   // size[i]: bytes that character page*256 + i becomes, which follow one another in `texts`; or kSame, kComplex.
+  // Others may be reading: a page that is there stays, as long as the map lives.
   void set_page(uint32_t page, const int8_t* size, const Byte* texts) {
     if (page >= kPages) throw std::runtime_error("a page beyond Unicode");
     auto made = std::make_unique<Page>();
@@ -27,7 +35,8 @@ class CharMap {
       at += size[i] > 0 ? size[i] : 0;
     }
     made->texts.assign(texts, texts + at);
-    pages_[page] = std::move(made);
+    Page* none = nullptr;
+    if (pages_[page].compare_exchange_strong(none, made.get(), std::memory_order_acq_rel)) made.release();
   }
 
   struct Found {
@@ -43,7 +52,7 @@ class CharMap {
     size_t size_at_begin = 0;
     while (p < end) {
       const Char c = read_char(p, end);
-      const Page* page = c.code < kCodes ? pages_[c.code >> 8].get() : nullptr;
+      const Page* page = page_of(c.code);
       if (!page && c.code < kCodes && !asked[c.code >> 8]) {
         asked[c.code >> 8] = true;
         found.missing.push_back(c.code >> 8);
@@ -95,7 +104,7 @@ class CharMap {
   Byte* apply_plain(const Byte* p, const Byte* end, Byte* to) const {
     while (p < end) {
       const Char c = read_char(p, end);
-      const Page* page = c.code < kCodes ? pages_[c.code >> 8].get() : nullptr;
+      const Page* page = page_of(c.code);
       const int8_t size = page ? page->size[c.code & 255] : int8_t(kSame);
       if (size < 0) {
         for (uint32_t i = 0; i < c.size; ++i) *to++ = p[i];
@@ -108,7 +117,9 @@ class CharMap {
     return to;
   }
 
-  std::unique_ptr<Page> pages_[kPages];
+  const Page* page_of(uint32_t code) const { return code < kCodes ? pages_[code >> 8].load(std::memory_order_acquire) : nullptr; }
+
+  std::atomic<Page*> pages_[kPages] = {};
 };
 
 }  // namespace pikojax_text

@@ -40,18 +40,6 @@ inline Char read_char(const Byte* p, const Byte* end) {
   return {kInvalid, 1};
 }
 
-inline void append_char(std::vector<Byte>& out, uint32_t code) {
-  if (code < 0x80) {
-    out.push_back(code);
-  } else if (code < 0x800) {
-    out.insert(out.end(), {Byte(0xC0 | code >> 6), Byte(0x80 | (code & 63))});
-  } else if (code < 0x10000) {
-    out.insert(out.end(), {Byte(0xE0 | code >> 12), Byte(0x80 | (code >> 6 & 63)), Byte(0x80 | (code & 63))});
-  } else {
-    out.insert(out.end(), {Byte(0xF0 | code >> 18), Byte(0x80 | (code >> 12 & 63)), Byte(0x80 | (code >> 6 & 63)), Byte(0x80 | (code & 63))});
-  }
-}
-
 // One byte for each code point.
 class CodeTable {
  public:

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "text_guard.h"
 
 #ifndef PIKOJAX_EXPORT
 #define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
@@ -57,6 +59,7 @@ class SpanCounts {
         return;
       }
     }
+    if (length > UINT32_MAX || entries.size() + 1 >= UINT32_MAX) throw std::runtime_error("more than 2^32 different words, or as many bytes in one");
     entries.push_back({pool.size(), count, static_cast<uint32_t>(length), low});
     pool.insert(pool.end(), span, span + length);
     slots_[slot] = {low, static_cast<uint32_t>(entries.size())};
@@ -109,6 +112,7 @@ class KeyTable {
     size_t slot = place(key);
     for (; slots_[slot]; slot = (slot + 1) & (slots_.size() - 1))
       if (keys[slots_[slot] - 1] == key) return slots_[slot] - 1;
+    if (keys.size() + 1 >= UINT32_MAX) throw std::runtime_error("more than 2^32 different pairs");
     keys.push_back(key);
     slots_[slot] = static_cast<uint32_t>(keys.size());
     if (keys.size() * 2 > slots_.size()) grow();
@@ -130,20 +134,31 @@ class KeyTable {
   }
 };
 
-// Calls run(part) for every part, each in a thread of its own; where no more threads can be had, in this one.
+// Calls run(part) for every part, each in a thread of its own; where no more threads can be had, in this one. What a part throws
+// is thrown here, when all are done.
 template <typename Run>
 void over_threads(int parts, const Run& run) {
+  std::vector<std::exception_ptr> thrown(parts);
+  const auto kept = [&](int part) {
+    try {
+      run(part);
+    } catch (...) {
+      thrown[part] = std::current_exception();
+    }
+  };
   std::vector<std::thread> threads;
   threads.reserve(parts);
   for (int part = 1; part < parts; ++part) {
     try {
-      threads.emplace_back(run, part);
-    } catch (const std::system_error&) {
-      run(part);
+      threads.emplace_back(kept, part);
+    } catch (...) {
+      kept(part);
     }
   }
-  run(0);
+  kept(0);
   for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& each : thrown)
+    if (each) std::rethrow_exception(each);
 }
 
 // One code point of UTF-8. A byte that begins none is taken alone, as U+FFFD; `text` moves past what was read.

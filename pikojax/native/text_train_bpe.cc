@@ -212,14 +212,16 @@ class Trainer {
 PIKOJAX_EXPORT Trainer* pikojax_bpe_train(const Counter* counter, int by_bytes, const int32_t* ids, const char* tokens,
                                           const uint64_t* token_ends, uint64_t n_tokens, const char* prefix, uint64_t vocab_size,
                                           uint64_t min_frequency, uint64_t longest, int (*progress)(uint64_t)) {
-  auto trainer = std::make_unique<Trainer>(prefix, longest);
-  for (uint64_t i = 0, begin = 0; i < n_tokens; begin = token_ends[i++]) trainer->add_token({tokens + begin, tokens + token_ends[i]});
-  trainer->add_words(counter->words, by_bytes, ids);
-  trainer->count_pairs();
-  while (trainer->tokens.size() < vocab_size && trainer->merge_best(min_frequency)) {
-    if (trainer->merges.size() % 256 == 0 && progress(trainer->tokens.size())) break;
-  }
-  return trainer.release();
+  return pikojax_text::told<Trainer*>(nullptr, [&]() -> Trainer* {
+    auto trainer = std::make_unique<Trainer>(prefix, longest);
+    for (uint64_t i = 0, begin = 0; i < n_tokens; begin = token_ends[i++]) trainer->add_token({tokens + begin, tokens + token_ends[i]});
+    trainer->add_words(counter->words, by_bytes, ids);
+    trainer->count_pairs();
+    while (trainer->tokens.size() < vocab_size && trainer->merge_best(min_frequency)) {
+      if (trainer->merges.size() % 256 == 0 && progress(trainer->tokens.size())) break;
+    }
+    return trainer.release();
+  });
 }
 
 PIKOJAX_EXPORT void pikojax_bpe_free(Trainer* trainer) { delete trainer; }

@@ -122,34 +122,57 @@ void count_text(Counter& counter, const Splitter& splitter, const uint8_t* text,
 
 }  // namespace
 
-PIKOJAX_EXPORT CodeTable* pikojax_code_table_new(const uint8_t* of_code) { return new CodeTable(of_code); }
+// Why this thread's last call failed, "" if it did not; asking forgets it.
+PIKOJAX_EXPORT void pikojax_train_error(char* error) {
+  std::memcpy(error, pikojax_text::train_error, pikojax_text::kErrorSize);
+  pikojax_text::train_error[0] = 0;
+}
 
-PIKOJAX_EXPORT Counter* pikojax_counter_new() { return new Counter; }
+PIKOJAX_EXPORT CodeTable* pikojax_code_table_new(const uint8_t* of_code) {
+  return pikojax_text::told<CodeTable*>(nullptr, [&]() -> CodeTable* {
+    return new CodeTable(of_code);
+  });
+}
+
+PIKOJAX_EXPORT Counter* pikojax_counter_new() {
+  return pikojax_text::told<Counter*>(nullptr, [&]() -> Counter* {
+    return new Counter;
+  });
+}
 PIKOJAX_EXPORT void pikojax_counter_free(Counter* counter) { delete counter; }
 
 // Text i is bytes [offsets[i], offsets[i + 1]) of `data`. by_line: each line of it, with its end, is a text of its own.
 PIKOJAX_EXPORT void pikojax_count(Counter* counter, const Splitter* splitter, const uint8_t* data, const uint64_t* offsets,
                                   uint64_t texts, int by_line) {
-  for (uint64_t i = 0; i < texts; ++i) {
-    const uint8_t *text = data + offsets[i], *end = data + offsets[i + 1];
-    while (by_line && text < end) {
-      const void* found = std::memchr(text, '\n', end - text);
-      const uint8_t* line_end = found ? static_cast<const uint8_t*>(found) + 1 : end;
-      count_text(*counter, *splitter, text, line_end);
-      text = line_end;
+  pikojax_text::told(false, [&] {
+    for (uint64_t i = 0; i < texts; ++i) {
+      const uint8_t *text = data + offsets[i], *end = data + offsets[i + 1];
+      while (by_line && text < end) {
+        const void* found = std::memchr(text, '\n', end - text);
+        const uint8_t* line_end = found ? static_cast<const uint8_t*>(found) + 1 : end;
+        count_text(*counter, *splitter, text, line_end);
+        text = line_end;
+      }
+      if (!by_line) count_text(*counter, *splitter, text, end);
     }
-    if (!by_line) count_text(*counter, *splitter, text, end);
-  }
+    return true;
+  });
 }
 
 // Adds words with counts: those of another counter, or those that the caller brings.
 PIKOJAX_EXPORT void pikojax_counter_merge(Counter* counter, const Counter* other) {
-  counter->words.add_all(other->words);
-  counter->by_caller.add_all(other->by_caller);
+  pikojax_text::told(false, [&] {
+    counter->words.add_all(other->words);
+    counter->by_caller.add_all(other->by_caller);
+    return true;
+  });
 }
 PIKOJAX_EXPORT void pikojax_counter_add(Counter* counter, const char* data, const uint64_t* offsets, const uint64_t* counts,
                                         uint64_t words) {
-  for (uint64_t i = 0; i < words; ++i) counter->words.add(data + offsets[i], offsets[i + 1] - offsets[i], counts[i]);
+  pikojax_text::told(false, [&] {
+    for (uint64_t i = 0; i < words; ++i) counter->words.add(data + offsets[i], offsets[i + 1] - offsets[i], counts[i]);
+    return true;
+  });
 }
 
 // How many words and bytes there are (of those for the caller, if so asked), and then they themselves.

@@ -19,6 +19,7 @@ struct Texts {
 
   size_t size() const { return weights.size(); }
   void add(const uint32_t* begin, size_t length, uint64_t weight) {
+    if (chars.size() + length >= UINT32_MAX) throw std::runtime_error("words of more than 2^32 characters in all");
     chars.insert(chars.end(), begin, begin + length);
     starts.push_back(static_cast<uint32_t>(chars.size()));
     weights.push_back(weight);
@@ -49,6 +50,7 @@ struct Arcs {
 class Trie {
  public:
   void insert(const uint32_t* chars, uint32_t length, uint32_t piece) {
+    if (piece >> 27) throw std::runtime_error("more than 2^27 pieces");
     uint64_t node = 0;
     for (uint32_t i = 0; i < length; ++i) {
       node = table_.insert(node << 21 | chars[i]) + 1;
@@ -75,6 +77,7 @@ class Trie {
     });
     size_t n_arcs = 0;
     for (const Arcs& part : parts) n_arcs += part.arcs.size();
+    if (n_arcs >= UINT32_MAX) throw std::runtime_error("words with more than 2^32 pieces in all");
     Arcs all = std::move(parts[0]);
     all.arcs.reserve(n_arcs);
     all.firsts.reserve(texts.chars.size() + 1);

@@ -256,42 +256,54 @@ class Trainer {
 // A stretch ends where the script changes (0: goes with any; no table: nowhere) and at code points that are not wanted.
 PIKOJAX_EXPORT Trainer* pikojax_unigram_new(const Counter* counter, const uint8_t* scripts, const uint8_t* wanted, uint32_t longest,
                                             uint64_t seeds, int threads) {
-  auto trainer = std::make_unique<Trainer>(threads);
-  {
-    SpanCounts stretches;
-    for (const SpanCounts::Entry& entry : counter->words.entries) {
-      const char* begin = counter->words.bytes(entry);
-      const uint8_t *text = reinterpret_cast<const uint8_t*>(begin), *end = text + entry.length;
-      uint8_t script = 0;
-      while (text < end) {
-        const char* at = reinterpret_cast<const char*>(text);
-        const uint32_t code = next_code_point(text, end);
-        const uint8_t own = scripts ? scripts[code] : 0;
-        if (at > begin && (!wanted[code] || (own && script && own != script))) {
-          stretches.add(begin, at - begin, entry.count);
-          begin = at;
-          script = 0;
+  return pikojax_text::told<Trainer*>(nullptr, [&]() -> Trainer* {
+    auto trainer = std::make_unique<Trainer>(threads);
+    {
+      SpanCounts stretches;
+      for (const SpanCounts::Entry& entry : counter->words.entries) {
+        const char* begin = counter->words.bytes(entry);
+        const uint8_t *text = reinterpret_cast<const uint8_t*>(begin), *end = text + entry.length;
+        uint8_t script = 0;
+        while (text < end) {
+          const char* at = reinterpret_cast<const char*>(text);
+          const uint32_t code = next_code_point(text, end);
+          const uint8_t own = scripts ? scripts[code] : 0;
+          if (at > begin && (!wanted[code] || (own && script && own != script))) {
+            stretches.add(begin, at - begin, entry.count);
+            begin = at;
+            script = 0;
+          }
+          if (own) script = own;
+          if (!wanted[code]) begin = reinterpret_cast<const char*>(text), script = 0;
         }
-        if (own) script = own;
-        if (!wanted[code]) begin = reinterpret_cast<const char*>(text), script = 0;
+        if (begin < reinterpret_cast<const char*>(end)) stretches.add(begin, reinterpret_cast<const char*>(end) - begin, entry.count);
       }
-      if (begin < reinterpret_cast<const char*>(end)) stretches.add(begin, reinterpret_cast<const char*>(end) - begin, entry.count);
+      std::vector<uint32_t> codes;
+      for (const SpanCounts::Entry& entry : stretches.entries) {
+        codes.clear();
+        const uint8_t *text = reinterpret_cast<const uint8_t*>(stretches.bytes(entry)), *end = text + entry.length;
+        while (text < end) codes.push_back(next_code_point(text, end));
+        trainer->words.add(codes.data(), codes.size(), entry.count);
+      }
     }
-    std::vector<uint32_t> codes;
-    for (const SpanCounts::Entry& entry : stretches.entries) {
-      codes.clear();
-      const uint8_t *text = reinterpret_cast<const uint8_t*>(stretches.bytes(entry)), *end = text + entry.length;
-      while (text < end) codes.push_back(next_code_point(text, end));
-      trainer->words.add(codes.data(), codes.size(), entry.count);
-    }
-  }
-  trainer->seed(longest, seeds);
-  return trainer.release();
+    trainer->seed(longest, seeds);
+    return trainer.release();
+  });
 }
 
 PIKOJAX_EXPORT void pikojax_unigram_free(Trainer* trainer) { delete trainer; }
-PIKOJAX_EXPORT void pikojax_unigram_step(Trainer* trainer) { trainer->step(); }
-PIKOJAX_EXPORT void pikojax_unigram_prune(Trainer* trainer, uint64_t wanted) { trainer->prune(wanted); }
+PIKOJAX_EXPORT void pikojax_unigram_step(Trainer* trainer) {
+  pikojax_text::told(false, [&] {
+    trainer->step();
+    return true;
+  });
+}
+PIKOJAX_EXPORT void pikojax_unigram_prune(Trainer* trainer, uint64_t wanted) {
+  pikojax_text::told(false, [&] {
+    trainer->prune(wanted);
+    return true;
+  });
+}
 
 PIKOJAX_EXPORT uint64_t pikojax_unigram_size(const Trainer* trainer, uint64_t* code_points) {
   *code_points = 0;

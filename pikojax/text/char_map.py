@@ -34,6 +34,7 @@ class CharMap:
         self._handle, self._library = None, typed_library()
         self.oracle, self.is_complex = oracle, is_complex
         self._known: dict[str, bytes] = {}  # complex stretches repeat: they are words
+        self._filled: set[int] = set()  # pages; another thread may have asked for the same ones
         self._lock = threading.Lock()
         error = ctypes.create_string_buffer(ERROR_SIZE)
         self._handle = self._library.pikojax_text_map(error)
@@ -69,8 +70,9 @@ class CharMap:
                 raise NativeError(error.value.decode(errors="replace"))
             if found[0]:
                 with self._lock:
-                    for page in numbers[: found[0]].tolist():
+                    for page in sorted({*numbers[: found[0]].tolist()} - self._filled):
                         self._fill(page)
+                        self._filled.add(page)
             elif found[1] > len(numbers):
                 numbers = np.empty(found[1], np.int64)
             else:
@@ -102,6 +104,8 @@ class CharMap:
             old = data[begin:end]
             new = known.get(old)
             if new is None:
-                new = known[old] = self.oracle(old.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+                new = self.oracle(old.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+                if end - begin < 100:
+                    known[old] = new
             texts.append(new)
         return texts

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from pikojax.text.hf_json import model_type
 from pikojax.text.models import SENTENCEPIECE
 from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
 
@@ -26,7 +27,7 @@ class Fast:
         self.raw, self.normalized = (Finder(finder.ids) for finder in (tokenizer._added.raw, tokenizer._added.normalized))
         self.contents = {i: token.content for i, token in tokenizer._added.by_id.items()}
         self.asks = {i for i, token in tokenizer._added.by_id.items() if token.lstrip or token.rstrip or token.single_word}
-        self._specials: dict[frozenset[str], Finder] = {}
+        self._watches: dict[frozenset[str], list[int] | None] = {}
         self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str | bytes], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
@@ -47,10 +48,10 @@ class Fast:
                 plans.append(made)
                 if made is None:
                     del stretches[known:]
-            for i, data in enumerate(stretches):
-                if plain and self._holds_special(data, plain):
-                    return self._without(texts, plain, threads)
-            encoded = encoder.encode_many(stretches, threads) if stretches else []
+            watched = self._watched(plain) if plain else []
+            encoded = [] if watched is None else encoder.encode_many(stretches, threads) if stretches else []
+            if watched is None or watched and encoded and np.isin(np.concatenate(encoded), watched).any():
+                return self._without(texts, plain, threads)
         except NativeError:  # a text that this vocabulary cannot spell: the Python version says which
             return [None] * len(texts)
         return [None if made is None else _assemble(made, encoded) for made in plans]
@@ -89,13 +90,25 @@ class Fast:
         if done < len(data):
             yield done, len(data), -1
 
-    def _holds_special(self, data: bytes, plain: frozenset[str]) -> bool:
-        if plain not in self._specials:
-            self._specials[plain] = Finder({token: self.ids[token] for token in plain})
-        return bool(self._specials[plain].find(data))
+    def _watched(self, plain: frozenset[str]) -> list[int] | None:
+        """If none of these ids comes out, no special token had a hand in it; None: one may have without being seen, as a part that went on."""
+        if plain not in self._watches:
+            model = self.tree["model"]
+            kind, vocab, banned = model_type(model), model["vocab"], {self.ids[token] for token in plain}
+            held = {i for i in banned if i < len(vocab)} if kind == "Unigram" else banned.intersection(vocab.values())
+            if held and kind == "BPE":
+                names = {token for token, i in vocab.items() if i in held}
+                merges = (merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or ())
+                hidden = model.get("rank_order") or model.get("score_order") or not all(map(names.isdisjoint, merges))
+            else:
+                hidden = False
+            if held and kind == "WordPiece":  # a word that begins with a special token may go unknown
+                held |= {vocab.get(model.get("unk_token") or "[UNK]", -1)}
+            self._watches[plain] = None if hidden else sorted(held)
+        return self._watches[plain]
 
     def _without(self, texts: Sequence[str | bytes], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
-        """Texts that hold special tokens as text: by an encoder whose vocabulary lacks these."""
+        """Texts that would give special tokens: by an encoder whose vocabulary lacks these."""
         banned = frozenset(self.ids[token] for token in plain)
         with self._lock:
             if banned not in self.encoders:

@@ -11,6 +11,7 @@ import itertools
 
 import numpy as np
 
+from pikojax.text.byte_level import CHARS
 from pikojax.text.native import Setup
 
 PLAIN, BYTE_LEVEL, MARKED = range(3)  # alphabets, as in text_vocab.h
@@ -49,7 +50,12 @@ def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> 
         setup.float32 = bool(model.get("float32"))
     else:
         tokens, ids = list(vocab), np.fromiter(vocab.values(), np.int32, len(vocab))
-        unk = vocab.get(model.get("unk_token"))
+        unk_token = model.get("unk_token", "[UNK]" if kind == "WordPiece" else None)
+        unk = vocab.get(unk_token)
+        affixed = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
+        spells_all = kind == "BPE" and setup.alphabet == BYTE_LEVEL and not affixed and all(vocab.get(c, -1) not in {-1, *banned} for c in CHARS)
+        if unk is None and unk_token is not None and not spells_all:
+            raise Unknown("an unknown token that the vocabulary lacks")
     setup.tokens = _blob(tokens)
     setup.tokens_size, setup.n_tokens = len(setup.tokens), len(tokens)
     keep_array(setup, keep, "ids", ids)
@@ -58,7 +64,7 @@ def set_model(model: dict, banned: frozenset[int], setup: Setup, keep: list) -> 
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     setup.prefix, setup.suffix = prefix.encode(), suffix.encode()
     if kind == "WordPiece":
-        setup.prefix = (model.get("continuing_subword_prefix", "##") or "").encode()
+        setup.prefix = model.get("continuing_subword_prefix", "##").encode()
         setup.max_chars = min(model.get("max_input_chars_per_word", 100), 2**31 - 1)
     if model.get("unused") or model.get("user_defined"):
         raise Unknown("unused or user-defined pieces of SentencePiece")
@@ -86,6 +92,8 @@ def _merges(model: dict, ids: np.ndarray, tokens: list[str], setup: Setup, keep:
         _, ranks = np.unique(-scores[ids], return_inverse=True)
         return keep_array(setup, keep, "ranks", ranks.astype(np.int32))
     merges = model.get("merges") or []
+    if len(set(map(type, merges))) > 1:
+        raise Unknown("merges of two kinds")
     if merges and isinstance(merges[0], str):
         merges = [merge for merge in merges if not merge.startswith("#version")]
         blob = _blob(merges).replace(b" ", b"\xff")

@@ -10,8 +10,6 @@ is left in a text, so nothing is confused, and a word begins with one byte that 
 Leaves out: parts that only Python knows; those raise `Unknown` with a reason.
 """
 
-import base64
-import functools
 import itertools
 import re
 import unicodedata
@@ -19,9 +17,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pikojax.text import unicode
+from pikojax.text import native_table, unicode
 from pikojax.text.char_map import CharMap
-from pikojax.text.native import NativeError, Setup, Steps
+from pikojax.text.native import Setup, Steps
 from pikojax.text.native_model import BYTE_LEVEL, MARKED, Unknown, keep_array, set_model
 
 WHOLE, GPT2, CL100K, O200K, CLASSES, EACH_MARK, _JOINS_ONLY = range(7)  # scanners, as in text_encode.h
@@ -41,13 +39,28 @@ _SCANNERS = {  # pattern's name → scanner and its rules
 def read(tree: dict, banned: frozenset[int] = frozenset()) -> tuple[Setup, list, Steps]:
     """(setup, the arrays that it points into, steps)."""
     setup, keep, steps = Setup(max_chars=100), [], Steps([], [])
-    marked = _normalizer(tree.get("normalizer"), steps.normalize)
-    marked = _pre_tokenizer(tree.get("pre_tokenizer"), marked, setup, keep, steps.prepare)
+    normalizer, pre_tokenizer = _said(tree.get("normalizer")), _said(tree.get("pre_tokenizer"))
+    if any(part.get("prepend_scheme") == "first" for part in _parts(pre_tokenizer, "pretokenizers")):
+        if not all(map(_keeps_the_start, _parts(_sentencepiece(normalizer), "normalizers"))):
+            raise Unknown("prepend_scheme first after a normalizer that may drop a text's first character")
+    marked = _normalizer(normalizer, steps.normalize)
+    marked = _pre_tokenizer(pre_tokenizer, marked, setup, keep, steps.prepare)
     if marked:
         steps.prepare.append(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" "))
         setup.alphabet = MARKED
-    set_model(tree.get("model"), banned, setup, keep)
+    set_model({name: value for name, value in tree["model"].items() if value is not None}, banned, setup, keep)
     return setup, keep, steps
+
+
+def _keeps_the_start(part: dict) -> bool:
+    return part.get("type") in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase") or (part.get("type") == "Replace" and bool(part.get("content")))
+
+
+def _said(part):
+    """A part without the options that are null, which stand for those that are missing (see hf_json.field)."""
+    if isinstance(part, dict):
+        return {name: _said(value) for name, value in part.items() if value is not None}
+    return list(map(_said, part)) if isinstance(part, list) else part
 
 
 def _oracle(tree: dict) -> Callable[[str], str]:
@@ -75,6 +88,7 @@ def _parts(tree: dict | None, name: str) -> list[dict]:
 # ---------------------------------------------------------------- normalizers
 
 _CHAR_BY_CHAR = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "BertNormalizer", "Precompiled"}
+_MAKES_NO_SPACE = {"NFC", "NFD", "Lowercase", "StripAccents"}
 
 
 def _normalizer(tree: dict | None, steps: list) -> bool:
@@ -85,6 +99,7 @@ def _normalizer(tree: dict | None, steps: list) -> bool:
         group = list(group)
         if is_map:
             steps.append(CharMap(_oracle({"type": "Sequence", "normalizers": group}), _complexity(group)))
+            marked = marked and {part["type"] for part in group} <= _MAKES_NO_SPACE
             continue
         for part in group:
             kind = part.get("type")
@@ -101,7 +116,9 @@ def _normalizer(tree: dict | None, steps: list) -> bool:
             elif kind == "_Blanks":
                 steps.append(_blanks)
             elif kind == "_Table":
-                steps.append(_table(part["precompiled_charsmap"]))
+                plain = dict.fromkeys(("add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"), False)
+                table = {"type": "SentencePiece", "precompiled_charsmap": part["precompiled_charsmap"], **plain}
+                steps.append(native_table.char_map(part["precompiled_charsmap"], _oracle(table)))
             else:
                 raise Unknown(f"the normalizer {kind}")
     return marked
@@ -127,58 +144,6 @@ def _blanks(data: bytes) -> bytes:
     while data.endswith((b" ", MARK)):
         data = data.rstrip(b" ").removesuffix(MARK)
     return re.sub(rb" {2,}", b" ", data.lstrip(b" "))
-
-
-def _table(encoded: str) -> CharMap:
-    """SentencePiece's table of replacements. What follows the first character of a longer entry depends on its neighbours."""
-    plain = {"add_dummy_prefix": False, "remove_extra_whitespaces": False, "escape_whitespaces": False}
-    blob = base64.b64decode(encoded)
-    if _followers(blob, ascii_only=True):
-        raise Unknown("a table of replacements with longer ASCII entries")
-
-    @functools.cache  # a walk of some 0.2 s, which a text of ASCII does not need
-    def followers() -> set[str]:
-        found = _followers(blob)
-        if any(char < "\x80" for char in found):
-            raise NativeError("a table of replacements with ASCII within longer entries")
-        return found
-
-    oracle = _oracle({"type": "SentencePiece", "precompiled_charsmap": encoded, **plain})
-    return CharMap(oracle, lambda old, new: old >= "\x80" and old in followers())
-
-
-def _followers(blob: bytes, ascii_only: bool = False) -> set[str]:
-    """The characters that stand second or later in an entry: a walk through the double array (see charsmap.py),
-    a character a step. With `ascii_only` those of entries of ASCII alone."""
-    units = np.frombuffer(blob, "<u4", int.from_bytes(blob[:4], "little") // 4, 4).astype(np.int64)
-    offset = (units >> 10) << ((units & 0x200) >> 6)
-    labels = np.arange(1, 128 if ascii_only else 256)
-
-    def one_byte(nodes: np.ndarray, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        child = (nodes ^ offset[nodes])[:, None] ^ labels
-        inside = child < len(units)
-        inside &= (units[np.where(inside, child, 0)] & 0x800000FF) == labels
-        parent, label = np.nonzero(inside)
-        return child[parent, label], paths[parent] << 8 | labels[label]
-
-    def one_char(nodes: np.ndarray) -> tuple[set[int], np.ndarray]:
-        paths, chars, ends = np.zeros(len(nodes), np.int64), set(), []
-        for length in range(1, 5):
-            nodes, paths = one_byte(nodes, paths)
-            first = paths >> 8 * (length - 1)
-            size = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
-            chars |= set(paths[size == length].tolist())
-            ends.append(nodes[size == length])
-            nodes, paths = nodes[size > length], paths[size > length]
-        return chars, np.unique(np.concatenate(ends))
-
-    followers, seen, nodes = set(), np.zeros(0, np.int64), one_char(np.zeros(1, np.int64))[1]
-    while len(nodes):
-        seen = np.union1d(seen, nodes)
-        chars, ends = one_char(nodes)
-        followers |= chars
-        nodes = np.setdiff1d(ends, seen)
-    return {char.to_bytes(4, "big").lstrip(b"\0").decode("utf-8", "replace") for char in followers}
 
 
 def _replace(part: dict) -> Callable[[bytes], bytes]:

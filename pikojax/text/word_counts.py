@@ -12,6 +12,7 @@ Leaves out: words longer than 4 GB, more than 4 billion distinct words.
 """
 
 import ctypes
+import functools
 import os
 import re
 import threading
@@ -260,6 +261,16 @@ def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
+def _checked(lib: ctypes.CDLL, result, function, arguments):
+    """After each native call: what it says went wrong, as an error."""
+    error = ctypes.create_string_buffer(200)  # kErrorSize in text_guard.h
+    lib.pikojax_train_error(error)
+    if error.value:
+        message = error.value.decode(errors="replace")
+        raise MemoryError(f"{message} to train a tokenizer; give less text") if "memory" in message else UserError(f"{message}; give less text")
+    return result
+
+
 def native_library() -> ctypes.CDLL | None:
     from pikojax.native.build import library
 
@@ -289,5 +300,6 @@ def native_library() -> ctypes.CDLL | None:
         ):
             function = getattr(lib, f"pikojax_{name}")
             function.restype, function.argtypes = result, arguments
+            function.errcheck = functools.partial(_checked, lib)
         lib.declared = True
     return lib
