@@ -108,21 +108,31 @@ class Tokenizer:
 
         return hf_json.write(to_hugging_face(self.to_json()), Path(path))
 
+    @cached_property
+    def controls(self) -> tuple[str, ...]:
+        """The tokens that steer a conversation, as far as a file tells: all special ones, and the other added ones (role tokens are
+        often such) but for white space and single characters, which are parts of an alphabet."""
+        others = (token for token in self._added.ids if token not in self._added.specials and _may_steer(token))
+        return (*self.specials, *others)
+
     # ---------------------------------------------------------------- text → ids
 
     def encode(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
         """int32 ids. `allowed_special=()` reads special tokens in `text` as plain text, and the text then gives none.
 
         Bytes can be given to byte-level kinds, also such as are no UTF-8."""
-        return self._encode(text, add_special_tokens, allowed_special, self._native)
+        return self._encode(text, add_special_tokens, self._read_as_plain(allowed_special), self._native)
+
+    def encode_words(self, text: str, plain: frozenset[str]) -> np.ndarray:
+        """`encode` of a text in which the added tokens `plain`, special or not, are words; no template."""
+        return self._encode(text, False, plain, self._native)
 
     def encode_slowly(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
         """`encode` by the Python code alone."""
-        return self._encode(text, add_special_tokens, allowed_special, None)
+        return self._encode(text, add_special_tokens, self._read_as_plain(allowed_special), None)
 
-    def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
-        plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        ids = None
+    def _encode(self, text, add_special_tokens: bool, plain: frozenset[str], native) -> np.ndarray:
+        ids, cache, parts = None, {}, []
         if native is not None and (isinstance(text, str) or isinstance(text, bytes) and self._byte_level):
             with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair, of which the check below speaks
                 ids = native.encode([text], plain)[0]
@@ -331,6 +341,10 @@ def _places(found: Sequence[tuple[int, int]], piece: str) -> Iterator[tuple[int,
         first, last = of_byte[at], of_byte[min(at + abs(length), len(of_byte)) - 1] + 1
         yield i, first, last
         at = min(at + max(length, 0), len(of_byte) - 1)
+
+
+def _may_steer(token: str) -> bool:
+    return bool(token.replace("▁", " ").strip()) and not (len(token) == 1 and token.isprintable())
 
 
 def _parts(tree: dict | None) -> Iterator[dict]:
