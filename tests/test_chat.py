@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,22 @@ def test_a_template_can_neither_hang_nor_eat_memory(what):
         render(HOSTILE[what], HI, max_seconds=0.5)
     assert "\n" not in str(error.value)
     assert time.perf_counter() - start_s < 5 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 400_000
+
+
+@pytest.mark.parametrize("source", ("{% set x = [0] * 49000000 %}", "{% set x = 49000000 * (0,) %}", "{% set x = ('a' * 9000000).split('a') %}",
+                                    "{% set x = ('a\n' * 4000000).splitlines() %}", "{% set x = ('a ' * 4000000).split() %}"))
+def test_a_long_list_is_refused_before_it_is_made(source):
+    tracemalloc.start()
+    start_s = time.perf_counter()
+    with pytest.raises(UserError, match="a value of over 500,000 items"):
+        render(source, HI, max_seconds=5)
+    peak, took_s = tracemalloc.get_traced_memory()[1], time.perf_counter() - start_s
+    tracemalloc.stop()
+    assert peak < 100e6 and took_s < 5
+
+
+def test_long_texts_may_be_split_into_few_parts():
+    assert render("{{ ('a' * 900000 ~ ' b').split()[1] }}{{ ('a,' * 900000).split(',', 2) | length }}", HI) == "b3"
 
 
 ESCAPES = (
