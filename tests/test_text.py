@@ -193,3 +193,18 @@ def test_hugging_face_agrees(kind, specials, tmp_path):
     assert theirs.decode(ids.tolist(), skip_special_tokens=False) == ours.decode(ids)
     assert theirs.decode(ids.tolist()) == ours.decode(ids, skip_special_tokens=True)
     assert theirs.get_vocab_size() == ours.vocab_size
+
+
+def test_a_special_token_that_looks_like_a_word_is_unknown_as_plain_text():
+    for specials, unk in ((("<unk>", "PAD"), "<unk>"), (("PAD",), None)):
+        tok = train_word(["a PAD b"], specials=specials)
+        pad = tok.token_to_id("PAD")
+        assert tok.encode("PAD", False).tolist() == [pad]
+        if unk is None:
+            with pytest.raises(UserError, match="'PAD' is a special token and no word of this tokenizer, which has no <unk>"):
+                tok.encode("PAD b", False, ())
+            continue
+        assert tok.encode("PAD", False, ()).tolist() == [tok.unk_id]
+        assert tok.encode("PAD", False, ("PAD",)).tolist() == [pad]
+        assert tok.encode_with_offsets("PAD", None, False, ()).ids.tolist() == [tok.unk_id]
+        assert tok.encode_batch(["PAD"], None, False, ())[0].tolist() == [tok.unk_id]
