@@ -78,6 +78,11 @@ CASES = {
     "prefix": (changed(tree(wordpiece(continuing_subword_prefix=5))), "continuing_subword_prefix"),
     "metaspace": (changed(tree(CHAR_BPE), pre_tokenizer=METASPACE | {"replacement": "ab"}), "must be one character"),
     "length": (changed(tree(CHAR_BPE), pre_tokenizer={"type": "FixedLength", "length": 0}), "length"),
+    "many parts": (changed(tree(CHAR_BPE), normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}] * 201}), "it has 202 normalizers"),
+    "many patterns": (changed(tree(CHAR_BPE), pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": f"{i}" + "[a-z]" * 50}, "behavior": "Isolated"} for i in range(100)]}), "characters together"),
+    "many added": (changed(tree(CHAR_BPE), normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}] * 100},
+                           added_tokens=[added(f"<é{i}>", 9 + i, normalized=True) for i in range(4000)]), "to normalize in 101 steps"),
     "binary": (bytes(range(256)) * 40, ""),
     "empty": (b"", "is not JSON"),
     "half": (changed(tree(BYTE_BPE))[:2000], "is not JSON"),

@@ -19,6 +19,7 @@ from typing import Any
 from pikojax.config import UserError, require
 
 ID_LIMIT = 2**22  # the largest vocabularies have a few 100,000 tokens; a list of ids up to here is still cheap
+LIMIT_PARTS, LIMIT_PATTERNS = 200, 3_000
 _MISSING = object()
 _NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
 
@@ -97,6 +98,25 @@ def build(part: Any, kinds: Mapping[str, Callable], what: str, depth: int = 0) -
     kind = field(part, "type", str, what=what)
     require(kind in kinds, f"the {what} {shown(kind)} is not known here; those known are: {', '.join(sorted(kinds))}")
     return kinds[kind](part, depth) if kind == "Sequence" else kinds[kind](part)
+
+
+def check_size(tree: Mapping) -> int:
+    """Refuses more parts or longer regular expressions than a file needs: each costs time to make. The number of normalizers."""
+    counts, patterns = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder"), 0), set()
+    for name in counts:
+        stack = [tree.get(name)]
+        while stack:
+            part = stack.pop()
+            if isinstance(part, dict):
+                counts[name] += "type" in part
+                patterns |= {part["Regex"]} if isinstance(part.get("Regex"), str) else set()
+            if isinstance(part, dict | list):
+                stack += part.values() if isinstance(part, dict) else part
+    n_parts, n_chars = sum(counts.values()), sum(map(len, patterns))
+    require(n_parts <= LIMIT_PARTS, f"it has {n_parts} normalizers, pre-tokenizers and the like; give at most {LIMIT_PARTS}")
+    wanted = f"the patterns of its parts have {n_chars} characters together; give at most {LIMIT_PATTERNS}"
+    require(len(patterns) < 2 or n_chars <= LIMIT_PATTERNS, wanted)  # of one alone its reader speaks
+    return counts["normalizer"]
 
 
 def sequence(part: Mapping, name: str) -> list:

@@ -20,7 +20,7 @@ import numpy as np
 
 from pikojax import plugins
 from pikojax.config import UserError, require
-from pikojax.text import added, byte_level, decoders, hf_json, normalizers, postprocess, pretokenizers
+from pikojax.text import added, byte_level, decoders, hf_json, normalizers, patterns, postprocess, pretokenizers
 from pikojax.text.aligned import Aligned
 from pikojax.text.models import KINDS, build_model, read_vocabulary
 from pikojax.text.stream import TextStream
@@ -45,13 +45,14 @@ class Encoding(NamedTuple):
 
 class Tokenizer:
     def __init__(self, tree: dict[str, Any]):
-        self.tree = tree
+        self.tree, n_steps = tree, hf_json.check_size(tree)
         self._normalize = normalizers.build(tree.get("normalizer"))
         self._pretokenize = pretokenizers.build(tree.get("pre_tokenizer"))
         self._process = postprocess.build(tree.get("post_processor"))
         self._decoder = decoders.build(tree.get("decoder"))
         self._vocab = read_vocabulary(tree)
-        self._added = added.read(tree, self._vocab.ids, self._normalize)
+        with patterns.time_limit():
+            self._added = added.read(tree, self._vocab.ids, self._normalize, n_steps)
         self.ids = {**self._vocab.ids, **self._added.ids}  # token → id
         self._by_id = {i: token for token, i in self._vocab.ids.items()} | dict(self._vocab.more)
         self._by_id |= {i: token.content for i, token in self._added.by_id.items()}
@@ -138,9 +139,10 @@ class Tokenizer:
                 ids = native.encode([text], plain)[0]
         if ids is None:
             text = self._readable(text)
-            for section, i in self._sections(text, plain):
-                stretches = [(section, i)] if i is not None else self._normalized(section, plain)
-                parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
+            with patterns.time_limit(len(text)):
+                for section, i in self._sections(text, plain):
+                    stretches = [(section, i)] if i is not None else self._normalized(section, plain)
+                    parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
             ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
         return self.framed(ids) if add_special_tokens else ids
 
@@ -161,7 +163,8 @@ class Tokenizer:
 
         texts = [self._readable(each) for each in ([text] if pair is None else [text, pair])]
         plain = self._read_as_plain(allowed_special)
-        parts = [self._part(each, plain, i) for i, each in enumerate(texts)]
+        with patterns.time_limit(sum(map(len, texts))):
+            parts = [self._part(each, plain, i) for i, each in enumerate(texts)]
         return join(self._process(parts, add_special_tokens), texts)
 
     def encode_batch(
@@ -188,7 +191,10 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else str(data.data, "utf-8", "replace")
+        if data is not None:
+            return str(data.data, "utf-8", "replace")
+        with patterns.time_limit(ids.size):
+            return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens)))
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
