@@ -269,3 +269,13 @@ def test_what_is_no_id_is_told(data, here, capsys, monkeypatch):
     assert main(["tokenizer", "decode", "char.json"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and ("wanted token ids" in err or "id 99999 is not in" in err)
+
+
+def test_speed_times_no_building(monkeypatch):
+    from pikojax.text import measure, train_char
+    from pikojax.text.tokenizer import Tokenizer
+
+    events, decode = [], Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: events.append(len(ids)) or decode(self, ids))
+    measure.speed(lambda: train_char(["Hello"]), ["Hello" * 100], passes=1)
+    assert len(events) == 2 and events[0] >= 256 and events[1] == 500
