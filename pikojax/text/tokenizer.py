@@ -214,12 +214,12 @@ class Tokenizer:
         return TextStream(self, skip_special_tokens)
 
     def _id_array(self, ids: Iterable[int]) -> np.ndarray:
-        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32):
-            ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32 and ids.ndim == 1):
+            ids = _whole_numbers(ids)
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        return ids.ravel()
+        return ids
 
     def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
         """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
@@ -351,6 +351,23 @@ def _places(found: Sequence[tuple[int, int]], piece: str) -> Iterator[tuple[int,
 
 def _may_steer(token: str) -> bool:
     return bool(token.replace("▁", " ").strip()) and not (len(token) == 1 and token.isprintable())
+
+
+def _whole_numbers(ids: Any) -> np.ndarray:
+    """int64[n] of a list, an array of any library, or whatever else gives numbers one after another."""
+    try:
+        array = np.asarray(ids if hasattr(ids, "__array__") or isinstance(ids, list | tuple | range) else list(ids))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"decode got {type(ids).__name__}, wanted ids in one row; give a list or an array of whole numbers") from None
+    if array.size == 0 and array.ndim == 1:
+        return np.zeros(0, np.int64)
+    good = array.dtype.kind in "iu" and array.ndim == 1
+    said = f"decode got numbers of type {array.dtype} in {array.ndim} dimensions, wanted whole numbers in one"
+    if array.dtype.kind in "Of" and array.ndim == 1 and all(isinstance(i, int | np.integer) for i in ids):  # too large for any array
+        bad = next(i for i in ids if not 0 <= i < 1 << 63)
+        raise UserError(f"id {str(bad)[:30]} is not in this tokenizer's vocabulary; it belongs to another tokenizer")
+    require(good, f"{said}; give a list of ids" + (", and each row of a batch by itself" if array.ndim > 1 else ""))
+    return array if array.dtype != np.uint64 else np.minimum(array, np.uint64(1 << 62)).astype(np.int64)
 
 
 def _parts(tree: dict | None) -> Iterator[dict]:
