@@ -129,4 +129,8 @@ def documents(paths: Iterable[str | os.PathLike], size: int = DOCUMENT_BYTES) ->
         except OSError as error:
             raise UserError(f"cannot read {file} ({error.strerror}); give text files") from None
         except UnicodeDecodeError:
-            raise UserError(f"{file} is not UTF-8; convert it, as with iconv -t utf-8, or leave it out") from None
+            raise not_utf8(file) from None
+
+
+def not_utf8(file: Path) -> UserError:
+    return UserError(f"{file} is not UTF-8; convert it, as with iconv -t utf-8, or leave it out")
