@@ -12,6 +12,7 @@ import pytest
 
 from pikojax.cli import progress
 from pikojax.cli.main import main
+from pikojax.config import UserError
 from pikojax.text import load, train_char, train_word
 
 ROOT = Path(__file__).parent.parent
@@ -269,3 +270,24 @@ def test_what_is_no_id_is_told(data, here, capsys, monkeypatch):
     assert main(["tokenizer", "decode", "char.json"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and ("wanted token ids" in err or "id 99999 is not in" in err)
+
+
+def test_speed_times_no_building(monkeypatch):
+    from pikojax.text import measure, train_char
+    from pikojax.text.tokenizer import Tokenizer
+
+    events, decode = [], Tokenizer.decode
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: events.append(len(ids)) or decode(self, ids))
+    measure.speed(lambda: train_char(["Hello"]), ["Hello" * 100], passes=1)
+    assert len(events) == 2 and events[0] >= 256 and events[1] == 500
+
+
+@pytest.mark.parametrize("algorithm", ("bpe", "wordpiece", "unigram", "char", "word"))
+@pytest.mark.parametrize("data", (b"caf\xe9 x\n", b"end \xc3", b"a" * (4 << 20) + b"\xff"))
+def test_no_algorithm_trains_on_bytes_that_are_no_utf8(tmp_path, algorithm, data):
+    from pikojax.text.train import train_files
+
+    (tmp_path / "good.txt").write_text("aé" * 100)
+    (tmp_path / "latin.txt").write_bytes(data)
+    with pytest.raises(UserError, match="latin.txt is not UTF-8; convert it"):
+        train_files(algorithm, [tmp_path])

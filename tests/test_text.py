@@ -193,3 +193,50 @@ def test_hugging_face_agrees(kind, specials, tmp_path):
     assert theirs.decode(ids.tolist(), skip_special_tokens=False) == ours.decode(ids)
     assert theirs.decode(ids.tolist()) == ours.decode(ids, skip_special_tokens=True)
     assert theirs.get_vocab_size() == ours.vocab_size
+
+
+def test_a_special_token_that_looks_like_a_word_is_unknown_as_plain_text():
+    for specials, unk in ((("<unk>", "PAD"), "<unk>"), (("PAD",), None)):
+        tok = train_word(["a PAD b"], specials=specials)
+        pad = tok.token_to_id("PAD")
+        assert tok.encode("PAD", False).tolist() == [pad]
+        if unk is None:
+            with pytest.raises(UserError, match="'PAD' is a special token and no word of this tokenizer, which has no <unk>"):
+                tok.encode("PAD b", False, ())
+            continue
+        assert tok.encode("PAD", False, ()).tolist() == [tok.unk_id]
+        assert tok.encode("PAD", False, ("PAD",)).tolist() == [pad]
+        assert tok.encode_with_offsets("PAD", None, False, ()).ids.tolist() == [tok.unk_id]
+        assert tok.encode_batch(["PAD"], None, False, ())[0].tolist() == [tok.unk_id]
+
+
+@pytest.mark.parametrize("ids", ([1.9, 2.2], ["1"], [[1, 2]], np.ones((1, 2), np.int32), np.ones(2), [True], "12", 5, [None], [1, [2]], np.int32(1)))
+def test_ids_are_whole_numbers_in_one_row(ids):
+    tok = train_char(["abc"])
+    for read in (tok.decode, tok.decode_bytes):
+        with pytest.raises(UserError, match="^decode got .*; give a list") as error:
+            read(ids)
+        assert "\n" not in str(error.value)
+
+
+def test_ids_come_in_many_containers():
+    import jax.numpy as jnp
+
+    tok = train_char(["abc"])
+    many = ([0, 2], (0, 2), iter([0, 2]), (i for i in (0, 2)), range(0, 3, 2), np.array([0, 2], np.uint64), jnp.array([0, 2]), [np.int32(0), 2], b"\0\2")
+    assert {tok.decode(ids) for ids in many} == {"ac"}
+    assert tok.decode([]) == tok.decode(np.zeros(0)) == tok.decode(iter([])) == ""
+    for bad in ([10**30], [-1], np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(UserError, match="belongs to another tokenizer"):
+            tok.decode(bad)
+
+
+def test_an_array_on_a_device_comes_in_one_go():
+    class Device:  # as slow as one, when asked for single numbers
+        def __array__(self, dtype=None, copy=None):
+            return np.array([0, 2])
+
+        def __iter__(self):
+            raise AssertionError("one at a time")
+
+    assert train_char(["abc"]).decode(Device()) == "ac"

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from text_compare import trees
 from text_trees import BYTE_BPE, BYTE_LEVEL, CHAR_BPE, METASPACE, TRICKY, added, tree, unigram, wordpiece
 
 from pikojax.config import UserError
-from pikojax.text import load
+from pikojax.text import hf_json, load
 
 TREES = trees()
 WRONG = [None, True, False, -1, 0, 1, 2**31, 10**30, 1e308, "", "x", "\n", "▁", [], [[]], [1], ["a", "b"], {}, {"type": "x"}, {"type": []}, {"a": 1}]
@@ -78,6 +79,11 @@ CASES = {
     "prefix": (changed(tree(wordpiece(continuing_subword_prefix=5))), "continuing_subword_prefix"),
     "metaspace": (changed(tree(CHAR_BPE), pre_tokenizer=METASPACE | {"replacement": "ab"}), "must be one character"),
     "length": (changed(tree(CHAR_BPE), pre_tokenizer={"type": "FixedLength", "length": 0}), "length"),
+    "many parts": (changed(tree(CHAR_BPE), normalizer={"type": "Sequence", "normalizers": [{"type": "NFC"}] * 201}), "it has 202 normalizers"),
+    "many patterns": (changed(tree(CHAR_BPE), pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": f"{i}" + "[a-z]" * 50}, "behavior": "Isolated"} for i in range(100)]}), "characters together"),
+    "many added": (changed(tree(CHAR_BPE), normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}] * 100},
+                           added_tokens=[added(f"<é{i}>", 9 + i, normalized=True) for i in range(4000)]), "to normalize in 101 steps"),
     "binary": (bytes(range(256)) * 40, ""),
     "empty": (b"", "is not JSON"),
     "half": (changed(tree(BYTE_BPE))[:2000], "is not JSON"),
@@ -89,6 +95,30 @@ CASES = {
 def test_a_hostile_file_is_refused_in_one_line(name, tmp_path):
     content, says = CASES[name]
     assert says in refused(content, tmp_path)
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path, monkeypatch):
+    file = tmp_path / "tokenizer.json"
+    file.write_text(changed(tree(CHAR_BPE)))
+    monkeypatch.setattr(hf_json, "LIMIT_BYTES", 1 << 20)
+    load(file)
+    (tmp_path / "tokenizer_config.json").write_text("{" + " " * (1 << 20) + "}")
+    with pytest.raises(UserError, match="tokenizer_config.json is larger than 1 MB; give"):
+        load(file)
+    (tmp_path / "tokenizer_config.json").write_text("no JSON")
+    load(file)
+    with pytest.raises(UserError, match="tokenizer.json is larger than 1 MB; give"):
+        file.write_text(changed(tree(CHAR_BPE)) + " " * (1 << 20))
+        load(file)
+    with open(file, "r+b") as opened:  # 10 GB of zeros that take no room
+        opened.truncate(0)
+        opened.truncate(10 << 30)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="is not JSON"):
+        load(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6
 
 
 def mutated(base: dict, rng: random.Random) -> dict:

@@ -82,7 +82,7 @@ def test_syntax(pattern, text, expected):
     [
         r"(a)\1", r"\X", r"\K", r"(?x: a)", r"(?<=a", "a)", "[a", "[]a]", "*a", "a{", r"\p{Klingon}", r"\p", r"a\G", "(" * 60 + ")" * 60, "x" * 30_000, "a{99999}", "(?i)straße", "[z-a]", "\\",
         "(?i:ss)", r"(?i)\p{Lu}", "(?(1)a|b)", r"[a-\d]", "[" * 100, r"\xff", "(?i)[a-é]", "(?:", "(?", r"\p{space}", r"\p{L",
-        "|".join(map(chr, range(0x4E00, 0x4F80))),
+        "|".join(map(chr, range(0x4E00, 0x4F80))), "ab" * 9000, "a" + "*" * 1900, "(?i)[" + " -~" * 600, "|".join(f"[{chr(i)}-{chr(i + 50)}]" for i in range(0x4E00, 0x4EC0)),
     ],
 )  # fmt: skip
 def test_what_is_not_known_is_refused_by_name_and_at_once(pattern):
@@ -103,6 +103,16 @@ def test_a_pattern_that_would_not_end_is_stopped(pattern, monkeypatch):
     except UserError as error:
         assert "took more than" in str(error) and "\n" not in str(error)
     assert time.perf_counter() - start_s < 3
+
+
+def test_a_pattern_has_one_time_limit_for_all_pieces_of_a_text(monkeypatch):
+    pytest.importorskip("regex")
+    monkeypatch.setattr(patterns, "LIMIT_S", 0.5)
+    find, slow, start_s = compiled(r"(?:\p{L}|\p{L}\p{L})+!"), "a" * 25, time.perf_counter()
+    with patterns.time_limit(), pytest.raises(UserError, match="took more than"):
+        for _ in range(10_000):
+            find(slow)
+    assert time.perf_counter() - start_s < 2
 
 
 def test_text_may_hold_lone_surrogates():

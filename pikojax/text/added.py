@@ -13,6 +13,7 @@ Hugging Face's rule, and it gives the ids that a model was trained with there. (
 Leaves out: adding tokens after loading; change the tree and build a tokenizer of it.
 """
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from typing import NamedTuple
 from pikojax.config import require
 from pikojax.text.aligned import Aligned
 from pikojax.text.hf_json import ID_LIMIT, field, shown
+
+LIMIT_STEPS = 200_000  # about a second
 
 
 class AddedToken(NamedTuple):
@@ -40,12 +43,16 @@ class AddedTokens(NamedTuple):
     shown: dict[int, str]  # id → how it is decoded: as the normalizer left it, if that is how it is looked for
 
 
-def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Aligned], Aligned]) -> AddedTokens:
+def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Aligned], Aligned], n_steps: int = 1) -> AddedTokens:
+    """`n_steps`: what `normalize` consists of. All of it is done to each token that is to be normalized."""
     entries = tree.get("added_tokens")
     require(isinstance(entries, list | None), f"added_tokens is {shown(entries)}; it must be a list")
     require(len(entries or ()) < ID_LIMIT, "added_tokens is too long")
     tokens = [token for token in map(_token, entries or ()) if token.content]
     specials = {token.content for token in tokens if token.special}
+    size = sum(1 + len(token.content) // 100 for token in tokens if token.normalized)
+    limit = LIMIT_STEPS // max(n_steps, 1)
+    require(size <= limit, f"added_tokens has {size} tokens to normalize in {n_steps} steps, over {limit}; set their \"normalized\" to false")
     ids: dict[str, int] = {}
     by_id: dict[int, AddedToken] = {}
     ordinary, special, known = {}, {}, set()
@@ -69,15 +76,12 @@ def read(tree: Mapping, model_ids: Mapping[str, int], normalize: Callable[[Align
             ordinary[token.content] = token
     found = [*special.values(), *ordinary.values()]
     raw = {token.content: ids[token.content] for token in reversed(found) if not token.normalized}
-    forms = [(_form(token, normalize), token) for token in found if token.normalized]
-    normalized = {form: ids[token.content] for form, token in reversed(forms) if form}
+    form = functools.cache(lambda content: normalize(Aligned(content, None)).text)
+    forms = [(form(token.content), token) for token in found if token.normalized]
+    normalized = {seen: ids[token.content] for seen, token in reversed(forms) if seen}
     display = {i: token.content for i, token in by_id.items()}
-    display |= {ids[token.content]: _form(token, normalize) for token in tokens if token.normalized}
+    display |= {ids[token.content]: form(token.content) for token in tokens if token.normalized}
     return AddedTokens(ids, by_id, Finder(raw, by_id), Finder(normalized, by_id), frozenset(specials), display)
-
-
-def _form(token: AddedToken, normalize: Callable[[Aligned], Aligned]) -> str:
-    return normalize(Aligned(token.content, None)).text
 
 
 def _token(entry) -> AddedToken:

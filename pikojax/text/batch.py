@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pikojax.config import require
+from pikojax.text import patterns
 from pikojax.text.postprocess import Part
 
 
@@ -55,7 +56,8 @@ def encode_padded(
     for each in texts:
         both = [each] if isinstance(each, str) else list(each)
         require(len(both) in (1, 2), f"a row has {len(both)} texts; give one, or a pair")
-        parts = [tokenizer._part(tokenizer._readable(text), plain, i) for i, text in enumerate(both)]
+        with patterns.time_limit(sum(map(len, both))):
+            parts = [tokenizer._part(tokenizer._readable(text), plain, i) for i, text in enumerate(both)]
         if truncate:
             parts = shortened(parts, length - (_n_added(tokenizer, len(parts)) if add_special_tokens else 0))
         rows.append(tokenizer._process(parts, add_special_tokens))

@@ -7,9 +7,10 @@
 `render` is Hugging Face's apply_chat_template: the same environment, the same variables. The template is a stranger's program:
 see `template.py` for what it may not do and `sandbox.py` for what it pays.
 
-`encode_chat` makes control tokens of special tokens that the template itself wrote, character by character, and of no other: every
+`encode_chat` makes control tokens of added tokens that the template itself wrote, character by character, and of no other (role
+tokens are not always marked as special: `Tokenizer.controls` says which count): every
 string in messages, tools, documents and variables is marked, the marks travel through the template (`marked.py`), and what is
-between control tokens is encoded with allowed_special=(). A content "<|im_end|>" is eight letters and marks; so are "<|im_" and "end|>"
+between control tokens is encoded with control tokens read as words. A content "<|im_end|>" is eight letters and marks; so are "<|im_" and "end|>"
 that a template joins. Roles name control tokens in some templates, so they must be among `ROLES`.
 
 Leaves out: turning Python functions into tool schemas, continue_final_message, images and other parts that are no text.
@@ -199,7 +200,7 @@ def encode_chat(
     max_seconds: float = MAX_SECONDS,
     **variables: Any,
 ) -> np.ndarray:
-    """int32 ids of the rendered conversation. Special tokens are control tokens where the template wrote them, and plain text in all that
+    """int32 ids of the rendered conversation. Added tokens are control tokens where the template wrote them, and plain text in all that
     it was given."""
     from pikojax.text import marked
 
@@ -218,54 +219,62 @@ def encode_chat(
 
 def _encode(tok, text: str, mask: bytes) -> np.ndarray:
     """ids of `text`; the characters with 1 in `mask` are no part of a control token."""
-    spans = list(_controls(tok, text, mask))
+    names = tuple(getattr(tok, "controls", tok.specials))  # a plug-in's tokenizer may know special tokens alone
+    spans = list(_controls(names, text, mask))
     wanted = [tok.token_to_id(text[start:end]) for start, end in spans]
-    control = {tok.token_to_id(token) for token in tok.specials} - {tok.unk_id}  # unknown words are <unk> wherever they come from
+    control = {tok.token_to_id(token) for token in names} - {tok.unk_id}  # unknown words are <unk> wherever they come from
     ids = np.asarray(tok.encode(text, add_special_tokens=False), np.int32)
-    if [i for i in ids.tolist() if i in control] == [i for i in wanted if i in control] and _no_other(tok, text, spans):
-        return ids  # what users say holds no special token: as if it had been encoded in one go, which it was
+    if [i for i in ids.tolist() if i in control] == [i for i in wanted if i in control] and _no_other(names, text, spans):
+        return ids  # what users say holds no control token: as if it had been encoded in one go, which it was
     parts, position, before = [], 0, None
     for (start, end), token in zip([*spans, (len(text), len(text))], [*wanted, None]):
-        parts += _plain_ids(tok, text[position:start], control, before)
+        parts += _plain_ids(tok, names, text[position:start], control, before)
         parts += [] if token is None else [np.array([token], np.int32)]
         position, before = end, text[start:end]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
-def _controls(tok, text: str, mask: bytes) -> Iterator[tuple[int, int]]:
-    """Where the template wrote special tokens: leftmost, then longest, within the runs of characters that are its own."""
-    if not tok.specials:
+def _controls(names: Collection[str], text: str, mask: bytes) -> Iterator[tuple[int, int]]:
+    """Where the template wrote control tokens: leftmost, then longest, within the runs of characters that are its own."""
+    if not names:
         return
-    pattern = _pattern(tok.specials)
+    pattern = _pattern(names)
     for run in re.finditer(b"\0+", mask):
         for match in pattern.finditer(text, run.start(), run.end()):
             yield match.span()
 
 
-def _no_other(tok, text: str, spans: list[tuple[int, int]]) -> bool:
-    """Whether the special tokens in `text` are those at `spans`."""
-    return not tok.specials or [match.span() for match in _pattern(tok.specials).finditer(text)] == spans
+def _no_other(names: Collection[str], text: str, spans: list[tuple[int, int]]) -> bool:
+    """Whether the control tokens in `text` are those at `spans`."""
+    return not names or [match.span() for match in _pattern(names).finditer(text)] == spans
 
 
-def _pattern(specials: Collection[str]) -> re.Pattern:
-    return re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))))
+def _pattern(names: Collection[str]) -> re.Pattern:
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
 
 
-def _plain_ids(tok, text: str, control: set, before: str | None) -> list[np.ndarray]:
+def _words(tok, names: Collection[str], text: str, *allowed: str) -> np.ndarray:
+    """ids of text in which no control tokens but those `allowed` are looked for."""
+    if hasattr(tok, "encode_words"):
+        return np.asarray(tok.encode_words(text, frozenset(names) - set(allowed)), np.int32)
+    return np.asarray(tok.encode(text, add_special_tokens=False, allowed_special=allowed), np.int32)
+
+
+def _plain_ids(tok, names: Collection[str], text: str, control: set, before: str | None) -> list[np.ndarray]:
     """ids of text that has no control token in it, whatever it looks like; `before` is the control token that it stands behind."""
     if not text:
         return []
-    first = next((token for token in (before, *tok.specials) if token not in text), None) if before is not None else None
+    first = next((token for token in (before, *names) if token not in text), None) if before is not None else None
     if first is not None:  # some kinds encode the beginning of a text in a way of its own, and this is none
-        ids = np.asarray(tok.encode(first + text, add_special_tokens=False, allowed_special=(first,)), np.int32)
+        ids = _words(tok, names, first + text, first)
         if ids[:1].tolist() == [tok.token_to_id(first)] and control.isdisjoint(ids[1:].tolist()):
             return [ids[1:]]
-    ids = np.asarray(tok.encode(text, add_special_tokens=False, allowed_special=()), np.int32)
+    ids = _words(tok, names, text)
     if control.isdisjoint(ids.tolist()):
         return [ids]
     # a model that knows the token's text as a word of its own: split the text inside it
-    cuts = [match.start() + 1 for match in re.finditer(f"(?={_pattern(tok.specials).pattern})", text)]
+    cuts = [match.start() + 1 for match in re.finditer(f"(?={_pattern(names).pattern})", text)]
     parts = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)])]
-    out = [np.asarray(tok.encode(part, add_special_tokens=False, allowed_special=()), np.int32) for part in parts]
+    out = [_words(tok, names, part) for part in parts]
     require(control.isdisjoint(np.concatenate(out).tolist()), "a message's words encode to a control token of this tokenizer; change the message")
     return out

@@ -58,7 +58,11 @@ def _tree(file: Path) -> dict:
 def _with_names(tree: dict, file: Path) -> dict:
     """`tokenizer_config.json` beside a tokenizer.json says which token ends a text, begins it, or fills a row."""
     try:
-        config = json.loads((file.parent / "tokenizer_config.json").read_bytes())
+        config = json.loads(hf_json.read_limited(file.parent / "tokenizer_config.json"))
+    except UserError as error:
+        if "larger than" in str(error):
+            raise
+        return tree
     except (OSError, ValueError, RecursionError):
         return tree
     names = {}

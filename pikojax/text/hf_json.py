@@ -19,13 +19,26 @@ from typing import Any
 from pikojax.config import UserError, require
 
 ID_LIMIT = 2**22  # the largest vocabularies have a few 100,000 tokens; a list of ids up to here is still cheap
+LIMIT_BYTES = 256 << 20  # of a file; the largest there are have some 30 MB
+LIMIT_PARTS, LIMIT_PATTERNS = 200, 3_000
 _MISSING = object()
 _NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
 
 
+def read_limited(file: Path) -> bytes:
+    """The content of a JSON file, if it begins like one and is no larger than one may be. An endless file is read up to the limit."""
+    with open(file, "rb") as opened:
+        content = opened.read(4096)
+        require(content.lstrip()[:1] in (b"{", b"[", b""), f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape")
+        content += opened.read(LIMIT_BYTES + 1 - len(content))
+    wanted = f"give a tokenizer.json of at most {LIMIT_BYTES >> 20} MB, or cut its vocabulary"
+    require(len(content) <= LIMIT_BYTES, f"{file} is larger than {LIMIT_BYTES >> 20} MB; {wanted}")
+    return content
+
+
 def read_tree(file: Path) -> dict:
     try:
-        content = file.read_bytes()
+        content = read_limited(file)
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
     try:
@@ -97,6 +110,25 @@ def build(part: Any, kinds: Mapping[str, Callable], what: str, depth: int = 0) -
     kind = field(part, "type", str, what=what)
     require(kind in kinds, f"the {what} {shown(kind)} is not known here; those known are: {', '.join(sorted(kinds))}")
     return kinds[kind](part, depth) if kind == "Sequence" else kinds[kind](part)
+
+
+def check_size(tree: Mapping) -> int:
+    """Refuses more parts or longer regular expressions than a file needs: each costs time to make. The number of normalizers."""
+    counts, patterns = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder"), 0), set()
+    for name in counts:
+        stack = [tree.get(name)]
+        while stack:
+            part = stack.pop()
+            if isinstance(part, dict):
+                counts[name] += "type" in part
+                patterns |= {part["Regex"]} if isinstance(part.get("Regex"), str) else set()
+            if isinstance(part, dict | list):
+                stack += part.values() if isinstance(part, dict) else part
+    n_parts, n_chars = sum(counts.values()), sum(map(len, patterns))
+    require(n_parts <= LIMIT_PARTS, f"it has {n_parts} normalizers, pre-tokenizers and the like; give at most {LIMIT_PARTS}")
+    wanted = f"the patterns of its parts have {n_chars} characters together; give at most {LIMIT_PATTERNS}"
+    require(len(patterns) < 2 or n_chars <= LIMIT_PATTERNS, wanted)  # of one alone its reader speaks
+    return counts["normalizer"]
 
 
 def sequence(part: Mapping, name: str) -> list:

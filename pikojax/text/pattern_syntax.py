@@ -14,13 +14,15 @@ case-insensitive matching beyond ASCII literals.
 """
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from pikojax.config import UserError
 from pikojax.text import unicode
 
-MAX_LENGTH, MAX_DEPTH, MAX_REPEAT = 20_000, 50, 1_000
+MAX_LENGTH, MAX_DEPTH, MAX_REPEAT = 2_000, 50, 1_000
+MAX_SETS, MAX_QUANTIFIERS = 100, 10  # quantifiers of one atom: (a*)* has two
 _SIMPLE = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a", "e": "\x1b"}
 _POSIX = {"digit": ["Nd"], "space": ["space"], "punct": ["P", "S"]}
 _NO_WORD_IN_SET = "\xb2\xb3\xb9\xbc\xbd\xbe"  # ² ³ ¹ ¼ ½ ¾: Oniguruma's \w has them outside a [ ] and has them not inside one
@@ -74,6 +76,7 @@ class Reader:
         self.pattern, self.peer, self.at = pattern, peer, 0
         self.sets: list[np.ndarray] = []
         self._numbers: dict[bytes, int] = {}
+        self._once: dict[tuple[str, bool], list] = {}
         self.ignore_case = False
 
     def refusal(self, why: str) -> UserError:
@@ -135,6 +138,8 @@ class Reader:
             if n_found and self.peer != "hf" or not atom:
                 raise self.refusal("a quantifier after nothing" if not atom else "a quantifier after a quantifier")
             n_found += 1
+            if n_found > MAX_QUANTIFIERS:
+                raise self.refusal(f"more than {MAX_QUANTIFIERS} quantifiers in a row")
             if self.take("?"):
                 if not (interval and not interval[2]):
                     sign += "?"  # lazy
@@ -153,7 +158,7 @@ class Reader:
         if char == "\\":
             return self.escape()
         if char == ".":
-            return self.set_part(~self.one("\n"))
+            return self.once("any", lambda _: ~self.one("\n"))
         if char == "^":
             newline, anything = self.number(self.one("\n")), self.number(~np.zeros(unicode.N_CODES, bool))
             return ["(?:\\A|(?<=", newline, ")(?=", anything, "))"] if self.peer == "hf" else ["\\A"]
@@ -161,7 +166,7 @@ class Reader:
             return ["(?:\\Z|(?=", self.number(self.one("\n")), "))"] if self.peer == "hf" else ["\\Z"]
         if char in "*+?{":
             raise self.refusal("a quantifier after nothing" if char != "{" else "a lone {")
-        return self.set_part(self.literal(char))
+        return self.once(char, self.literal)
 
     def group(self, depth: int) -> list:
         before = self.ignore_case
@@ -201,9 +206,18 @@ class Reader:
         if char == "R":
             newline = self.one("\n\v\f\r\x85\u2028\u2029")
             return ["(?>", self.number(self.one("\r")), self.number(self.one("\n")), "|", self.number(newline), ")"]
-        return self.set_part(self.escaped_set(char))
+        if char in "dDsSwWhH":
+            return self.once("\\" + char, lambda _: self.escaped_set(char))
+        return self.set_part(self.braced_property(char == "P")) if char in "pP" else self.once(self.escaped_char(char), self.literal)
 
     # ------------------------------------------------ sets of characters
+
+    def once(self, name: str, make: Callable[[str], np.ndarray]) -> list:
+        """The part of a set that is made once: it is a table of all code points, and a pattern may be all literals."""
+        key = name, self.ignore_case
+        if key not in self._once:
+            self._once[key] = self.set_part(make(name))
+        return self._once[key]
 
     def set_part(self, which: np.ndarray) -> list:
         return [self.number(which)]
@@ -213,8 +227,8 @@ class Reader:
         if key not in self._numbers:
             self._numbers[key] = len(self.sets)
             self.sets.append(which)
-            if len(self.sets) > 200:
-                raise self.refusal("more than 200 different sets of characters")
+            if len(self.sets) > MAX_SETS:
+                raise self.refusal(f"more than {MAX_SETS} different sets of characters")
         return self._numbers[key]
 
     def one(self, chars: str) -> np.ndarray:
@@ -223,12 +237,16 @@ class Reader:
         return which
 
     def literal(self, char: str) -> np.ndarray:
+        return self.one(self.alike(char))
+
+    def alike(self, char: str) -> str:
+        """The characters that a literal stands for."""
         if not self.ignore_case:
-            return self.one(char)
+            return char
         if not char.isascii() and char.lower() != char.upper():
             raise self.refusal(f"{char!r} without regard to case")
         low = char.lower()
-        return self.one(low + low.upper() + _FOLDS.get(low, ""))
+        return low + low.upper() + _FOLDS.get(low, "")
 
     def property(self, name: str) -> np.ndarray:
         which = unicode.members(name, self.peer)
@@ -329,6 +347,5 @@ class Reader:
         if self.ignore_case:
             if not last.isascii():
                 raise self.refusal(f"the range to {last!r} without regard to case")
-            for code in range(ord(char), ord(last) + 1):
-                which |= self.literal(chr(code))
+            which |= self.one("".join(self.alike(chr(code)) for code in range(ord(char), ord(last) + 1)))
         return which

@@ -10,9 +10,12 @@ text; any other runs in the `regex` package, which can be stopped when it takes 
 Leaves out: what Split does with the spans (isolated, removed, merged), which is the pre-tokenizer's.
 """
 
+import contextlib
 import functools
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from operator import methodcaller
 
 import numpy as np
@@ -20,7 +23,8 @@ import numpy as np
 from pikojax.config import UserError
 from pikojax.text.pattern_syntax import translate
 
-LIMIT_S = 2.0  # for a pattern that is not known, and 5 s more for each million characters
+LIMIT_S = 2.0  # for a pattern that is not known, and 5 s more for each million characters: of a text, however many pieces it has
+_END_S: ContextVar[float | None] = ContextVar("end_s", default=None)  # of the time limit around
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -109,8 +113,21 @@ def compiled(pattern: str, peer: str = "hf") -> Callable[[str], list[tuple[int, 
     return find_spans
 
 
+@contextlib.contextmanager
+def time_limit(n_chars: int = 0) -> Iterator[None]:
+    """All that patterns which are not known do inside, for all pieces of a text of so many characters, ends in time."""
+    before = _END_S.set(time.monotonic() + LIMIT_S + n_chars * 5e-6)
+    try:
+        yield
+    finally:
+        _END_S.reset(before)
+
+
+def _left_s() -> float:
+    return max(_END_S.get() - time.monotonic(), 1e-4)
+
+
 def _engine(pattern: str, expression: bytes, trusted: bool) -> Callable[[bytes], list[tuple[int, int]]]:
-    limits = {}
     if trusted:
         program = re.compile(expression)
     else:
@@ -126,25 +143,27 @@ def _engine(pattern: str, expression: bytes, trusted: bool) -> Callable[[bytes],
             raise UserError(f"the pre-tokenizer's pattern {pattern[:80]!r} does not compile ({str(error)[:80]}); mend it") from None
 
     def find(classes: bytes) -> list[tuple[int, int]]:
-        if not trusted:
-            limits["timeout"] = LIMIT_S + len(classes) * 5e-6
+        if trusted:
+            return list(map(_span, program.finditer(classes)))
+        start_s = time.monotonic()
         try:
-            found = list(map(_span, program.finditer(classes, **limits)))
-            if not trusted and any(first == last for first, last in found):  # no usual pattern matches nothing
-                found = _with_empty_matches(program, classes, limits)
+            with contextlib.nullcontext() if _END_S.get() is not None else time_limit(len(classes)):
+                found = list(map(_span, program.finditer(classes, timeout=_left_s())))
+                if any(first == last for first, last in found):  # no usual pattern matches nothing
+                    found = _with_empty_matches(program, classes)
         except TimeoutError:
-            took = f"took more than {limits['timeout']:.0f} s on {len(classes)} characters"
+            took = f"took more than its time ({time.monotonic() - start_s:.1f} s on the last {len(classes)} characters)"
             raise UserError(f"the pre-tokenizer's pattern {pattern[:80]!r} {took}; use one of the usual patterns") from None
         return found
 
     return find
 
 
-def _with_empty_matches(program, classes: bytes, limits: dict) -> list[tuple[int, int]]:
+def _with_empty_matches(program, classes: bytes) -> list[tuple[int, int]]:
     """The peers' rule, which is not Python's: no empty match right after another match; there the search goes on a character later."""
     found, at, last = [], 0, None
     while at <= len(classes):
-        match = program.search(classes, at, **limits)
+        match = program.search(classes, at, timeout=_left_s())
         if not match:
             break
         if match.start() == match.end() == last:

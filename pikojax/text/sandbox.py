@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
+from itertools import islice
 from typing import Any
 
 from jinja2 import TemplateError, pass_context
@@ -87,13 +88,19 @@ def weigh(value: Any) -> tuple[int, int, int]:
             chars += len(value)
         elif isinstance(value, CONTAINERS):
             deepest = max(deepest, depth + 1)
+            if items + len(stack) + len(value) > LIMIT_ITEMS:  # before the stack grows by it
+                raise _too_many()
             if isinstance(value, dict):
                 stack += [(key, depth + 1) for key in value]
                 value = value.values()
             stack += [(item, depth + 1) for item in value]
         if items + len(stack) > LIMIT_ITEMS or depth > LIMIT_DEPTH:
-            raise TooMuch(f"it makes a value of over {LIMIT_ITEMS:,} items, or nested over {LIMIT_DEPTH} deep")
+            raise _too_many()
     return items, chars, deepest
+
+
+def _too_many() -> TooMuch:
+    return TooMuch(f"it makes a value of over {LIMIT_ITEMS:,} items, or nested over {LIMIT_DEPTH} deep")
 
 
 def checked(value: Any) -> Any:
@@ -167,7 +174,21 @@ def call_method(name: str, text: str, *args: Any, **kwargs: Any) -> Any:
     elif name in ("strip", "lstrip", "rstrip", *_SEARCH_FROM_THE_RIGHT):
         charge(len(text) * (1 + max((len(arg) for arg in args if isinstance(arg, str)), default=0) // 8))
     charge(len(text))
+    if name in ("split", "rsplit", "splitlines") and _n_parts(name, text, *args, **kwargs) > LIMIT_ITEMS:
+        raise _too_many()
     return checked(marked.call(name, text, *args, **kwargs))
+
+
+def _n_parts(name: str, text: str, sep: Any = None, maxsplit: Any = -1, **_: Any) -> int:
+    """At most so many parts; those between white space are counted without being kept."""
+    if len(text) <= LIMIT_ITEMS:
+        return 0
+    if name != "splitlines" and isinstance(sep, str) and sep:
+        found = text.count(sep) + 1
+    else:
+        pattern = r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]" if name == "splitlines" else r"[\S\x1c-\x1f]+"
+        found = sum(1 for _ in islice(re.finditer(pattern, text), LIMIT_ITEMS)) + 1
+    return min(found, maxsplit + 1) if name != "splitlines" and isinstance(maxsplit, int) and maxsplit >= 0 else found
 
 
 def _text(value: Any) -> str:
@@ -201,7 +222,10 @@ def operate(operator: str, left: Any, right: Any) -> Any:
     if operator == "*":
         sequence, n = (left, right) if isinstance(left, (str, list, tuple)) else (right, left)
         if isinstance(sequence, (str, list, tuple)):
-            charge(len(sequence) * max(int(n), 0))
+            n_items = len(sequence) * max(int(n), 0)
+            charge(n_items)
+            if n_items > LIMIT_ITEMS and not isinstance(sequence, str):
+                raise _too_many()
         return checked(left * right)
     if operator == "**":
         if isinstance(right, int) and right > 64:

@@ -20,7 +20,7 @@ import numpy as np
 
 from pikojax import plugins
 from pikojax.config import UserError, require
-from pikojax.text import added, byte_level, decoders, hf_json, normalizers, postprocess, pretokenizers
+from pikojax.text import added, byte_level, decoders, hf_json, normalizers, patterns, postprocess, pretokenizers
 from pikojax.text.aligned import Aligned
 from pikojax.text.models import KINDS, build_model, read_vocabulary
 from pikojax.text.stream import TextStream
@@ -45,13 +45,14 @@ class Encoding(NamedTuple):
 
 class Tokenizer:
     def __init__(self, tree: dict[str, Any]):
-        self.tree = tree
+        self.tree, n_steps = tree, hf_json.check_size(tree)
         self._normalize = normalizers.build(tree.get("normalizer"))
         self._pretokenize = pretokenizers.build(tree.get("pre_tokenizer"))
         self._process = postprocess.build(tree.get("post_processor"))
         self._decoder = decoders.build(tree.get("decoder"))
         self._vocab = read_vocabulary(tree)
-        self._added = added.read(tree, self._vocab.ids, self._normalize)
+        with patterns.time_limit():
+            self._added = added.read(tree, self._vocab.ids, self._normalize, n_steps)
         self.ids = {**self._vocab.ids, **self._added.ids}  # token → id
         self._by_id = {i: token for token, i in self._vocab.ids.items()} | dict(self._vocab.more)
         self._by_id |= {i: token.content for i, token in self._added.by_id.items()}
@@ -108,29 +109,40 @@ class Tokenizer:
 
         return hf_json.write(to_hugging_face(self.to_json()), Path(path))
 
+    @cached_property
+    def controls(self) -> tuple[str, ...]:
+        """The tokens that steer a conversation, as far as a file tells: all special ones, and the other added ones (role tokens are
+        often such) but for white space and single characters, which are parts of an alphabet."""
+        others = (token for token in self._added.ids if token not in self._added.specials and _may_steer(token))
+        return (*self.specials, *others)
+
     # ---------------------------------------------------------------- text → ids
 
     def encode(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
         """int32 ids. `allowed_special=()` reads special tokens in `text` as plain text, and the text then gives none.
 
         Bytes can be given to byte-level kinds, also such as are no UTF-8."""
-        return self._encode(text, add_special_tokens, allowed_special, self._native)
+        return self._encode(text, add_special_tokens, self._read_as_plain(allowed_special), self._native)
+
+    def encode_words(self, text: str, plain: frozenset[str]) -> np.ndarray:
+        """`encode` of a text in which the added tokens `plain`, special or not, are words; no template."""
+        return self._encode(text, False, plain, self._native)
 
     def encode_slowly(self, text: str | bytes, add_special_tokens: bool = True, allowed_special: Allowed = "all") -> np.ndarray:
         """`encode` by the Python code alone."""
-        return self._encode(text, add_special_tokens, allowed_special, None)
+        return self._encode(text, add_special_tokens, self._read_as_plain(allowed_special), None)
 
-    def _encode(self, text, add_special_tokens: bool, allowed_special: Allowed, native) -> np.ndarray:
-        plain, cache, parts = self._read_as_plain(allowed_special), {}, []
-        ids = None
+    def _encode(self, text, add_special_tokens: bool, plain: frozenset[str], native) -> np.ndarray:
+        ids, cache, parts = None, {}, []
         if native is not None and (isinstance(text, str) or isinstance(text, bytes) and self._byte_level):
             with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair, of which the check below speaks
                 ids = native.encode([text], plain)[0]
         if ids is None:
             text = self._readable(text)
-            for section, i in self._sections(text, plain):
-                stretches = [(section, i)] if i is not None else self._normalized(section, plain)
-                parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
+            with patterns.time_limit(len(text)):
+                for section, i in self._sections(text, plain):
+                    stretches = [(section, i)] if i is not None else self._normalized(section, plain)
+                    parts += [[j] if j is not None else self._encode_stretch(stretch, plain, cache) for stretch, j in stretches]
             ids = np.concatenate([np.asarray(part, np.int32) for part in parts]) if parts else np.zeros(0, np.int32)
         return self.framed(ids) if add_special_tokens else ids
 
@@ -151,7 +163,8 @@ class Tokenizer:
 
         texts = [self._readable(each) for each in ([text] if pair is None else [text, pair])]
         plain = self._read_as_plain(allowed_special)
-        parts = [self._part(each, plain, i) for i, each in enumerate(texts)]
+        with patterns.time_limit(sum(map(len, texts))):
+            parts = [self._part(each, plain, i) for i, each in enumerate(texts)]
         return join(self._process(parts, add_special_tokens), texts)
 
     def encode_batch(
@@ -178,7 +191,10 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
         data = self._decode_natively(ids := self._id_array(ids), skip_special_tokens)
-        return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens))) if data is None else str(data.data, "utf-8", "replace")
+        if data is not None:
+            return str(data.data, "utf-8", "replace")
+        with patterns.time_limit(ids.size):
+            return "".join(self._decoder(self.visible_tokens(ids, skip_special_tokens)))
 
     def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Of byte-level kinds the exact bytes, whether they are UTF-8 or not; of others the text's."""
@@ -198,12 +214,12 @@ class Tokenizer:
         return TextStream(self, skip_special_tokens)
 
     def _id_array(self, ids: Iterable[int]) -> np.ndarray:
-        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32):
-            ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), np.int64)
+        if not (isinstance(ids, np.ndarray) and ids.dtype == np.int32 and ids.ndim == 1):
+            ids = _whole_numbers(ids)
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             bad = int(ids[(ids < 0) | (ids >= self.vocab_size)][0])
             raise UserError(f"id {bad} is not in this tokenizer's vocabulary of {self.vocab_size}; it belongs to another tokenizer")
-        return ids.ravel()
+        return ids
 
     def visible_tokens(self, ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
         """The tokens that are decoded: an id that no token has (a hole below vocab_size) gives none."""
@@ -331,6 +347,27 @@ def _places(found: Sequence[tuple[int, int]], piece: str) -> Iterator[tuple[int,
         first, last = of_byte[at], of_byte[min(at + abs(length), len(of_byte)) - 1] + 1
         yield i, first, last
         at = min(at + max(length, 0), len(of_byte) - 1)
+
+
+def _may_steer(token: str) -> bool:
+    return bool(token.replace("▁", " ").strip()) and not (len(token) == 1 and token.isprintable())
+
+
+def _whole_numbers(ids: Any) -> np.ndarray:
+    """int64[n] of a list, an array of any library, or whatever else gives numbers one after another."""
+    try:
+        array = np.asarray(ids if hasattr(ids, "__array__") or isinstance(ids, list | tuple | range) else list(ids))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"decode got {type(ids).__name__}, wanted ids in one row; give a list or an array of whole numbers") from None
+    if array.size == 0 and array.ndim == 1:
+        return np.zeros(0, np.int64)
+    good = array.dtype.kind in "iu" and array.ndim == 1
+    said = f"decode got numbers of type {array.dtype} in {array.ndim} dimensions, wanted whole numbers in one"
+    if array.dtype.kind in "Of" and array.ndim == 1 and all(isinstance(i, int | np.integer) for i in ids):  # too large for any array
+        bad = next(i for i in ids if not 0 <= i < 1 << 63)
+        raise UserError(f"id {str(bad)[:30]} is not in this tokenizer's vocabulary; it belongs to another tokenizer")
+    require(good, f"{said}; give a list of ids" + (", and each row of a batch by itself" if array.ndim > 1 else ""))
+    return array if array.dtype != np.uint64 else np.minimum(array, np.uint64(1 << 62)).astype(np.int64)
 
 
 def _parts(tree: dict | None) -> Iterator[dict]:

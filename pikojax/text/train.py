@@ -8,12 +8,13 @@ The files may be larger than memory. bpe, wordpiece and unigram read them as Hug
 Leaves out: sampling a corpus that is too large to read through.
 """
 
+import codecs
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from pikojax.config import UserError, require
-from pikojax.text.measure import documents, files_of
+from pikojax.text.measure import documents, files_of, not_utf8
 
 ALGORITHMS = ("bpe", "wordpiece", "unigram", "char", "word")
 Progress = Callable[[str, int, int | None], None]  # stage, done, total (None: not known)
@@ -54,6 +55,7 @@ def _train_subwords(
     from pikojax.text.tokenizer import Tokenizer
     from pikojax.text.word_counts import count_files
 
+    _check_utf8(files)
     pattern = pattern or "gpt2"
     splitter, make, firsts = {
         "bpe": lambda: (word_splitters.scanner(pattern), partial(bpe_trainer.bpe_tree, pattern=pattern), ()),
@@ -66,6 +68,21 @@ def _train_subwords(
         make = partial(make, special_tokens=tuple(dict.fromkeys((*firsts, *specials))))
     counts = count_files(files, splitter, threads=threads, on_progress=on_progress)
     return Tokenizer.from_tree(make(counts, **sizes, on_progress=on_progress))
+
+
+def _check_utf8(files: list) -> None:
+    """Reads the files through once before, which is quick beside training: what trains would learn U+FFFD in place of bad bytes."""
+    for path in files:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(4 << 20):
+                    decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror}); give text files") from None
+        except UnicodeDecodeError:
+            raise not_utf8(path) from None
 
 
 def _watched(files: list, on_progress: Progress | None) -> Iterator[str]:

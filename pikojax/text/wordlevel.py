@@ -47,7 +47,17 @@ class WordLevel(Tokenizer):
     _planned = None, "the lookups of these kinds are as quick"
 
     def _encode_stretch(self, stretch: Aligned, plain: Collection[str], cache: dict) -> Sequence[int]:
-        return self.encode_plain(stretch.text)
+        ids = self.encode_plain(stretch.text)
+        return self._without(ids, stretch.text, plain) if plain else ids
+
+    def _without(self, ids: np.ndarray, text: str, plain: Collection[str]) -> np.ndarray:
+        """`ids` of `text`, one for each piece; a piece that is a special token's text is an unknown one when read as plain text."""
+        wrong = np.isin(ids, [self.ids[token] for token in plain]) & (ids != (-1 if self.unk_id is None else self.unk_id))
+        if not wrong.any():
+            return ids
+        piece = self.pieces(text)[int(wrong.argmax())]
+        require(self.unk_id is not None, f"{piece!r} is a special token and no word of this tokenizer, which has no {UNK}; make one that has")
+        return np.where(wrong, np.int32(self.unk_id), ids)
 
     def _cut_stretch(self, stretch: Aligned) -> Iterator[Aligned]:
         at = 0
