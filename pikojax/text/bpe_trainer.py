@@ -118,7 +118,7 @@ def learn(
         "these words were counted in Python; count them with native code, or leave out native=True",
     )
     tokens, ids = alphabet(counts.symbol_counts(by_bytes), rules, byte_level.CHARS if by_bytes else None)
-    wanted = f"the special tokens and the alphabet take {len(tokens)}; raise it, or lower limit_alphabet"
+    wanted = f"the special tokens and the alphabet take {len(tokens)}; raise it"
     require(rules.vocab_size >= len(tokens), f"vocab_size = {rules.vocab_size} is too small: {wanted}")
     report = (lambda done: on_progress("merge", done, rules.vocab_size)) if on_progress else (lambda done: None)
     if counts.lib is not None and native is not False:

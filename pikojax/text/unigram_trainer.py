@@ -107,9 +107,8 @@ def learn(
     wanted = required_characters(counts, rules.character_coverage)
     n_chars = int(wanted.sum())
     taken = rules.vocab_size - room + n_chars
-    remedy = "raise it, or lower character_coverage"
     require(
-        n_chars <= room, f"vocab_size = {rules.vocab_size} is too small: the special tokens and {n_chars} characters take {taken}; {remedy}"
+        n_chars <= room, f"vocab_size = {rules.vocab_size} is too small: the special tokens and {n_chars} characters take {taken}; raise it"
     )
     model = _Native(counts, rules, wanted, threads) if counts.lib is not None and native is not False else _Python(counts, rules, wanted)
     enough = rules.vocab_size * 11 // 10

@@ -5,7 +5,7 @@ stacked by layers goes through `lax.scan`: layer i to the device, the arithmetic
 
 The results are those without, to the last bit. What adds up many numbers goes layer by layer in either memory, as the order of
 addition depends on how many there are: the norm, and Muon's products of matrices. AdamW treats each number alone and takes whole
-stacks on the device, two to three times as fast; `rounding.py` makes its bits the same.
+stacks on the device, which is faster; `rounding.py` makes its bits the same.
 
 Leaves out: overlapping a layer's transfer with the arithmetic before it (the compiler may), disk.
 """
