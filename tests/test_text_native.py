@@ -177,6 +177,26 @@ def test_two_threads_agree_with_one(name, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", ["gpt2", "bert", "unigram", "suffixes"])
+def test_a_batch_shared_among_threads_keeps_its_order(name, monkeypatch):
+    monkeypatch.setattr(fast, "LEAST_TO_SHARE", 64)
+    given = [*texts(8, 60), "", "a" * 50]
+    tok = tokenizer(name)
+    assert len(fast.shared_out([len(text) for text in given], 3)) == 3
+    for threads in (2, 3, 7):
+        assert all(map(np.array_equal, tok.encode_batch(given, threads=threads), map(tok.encode, given))), threads
+
+
+def test_shares_are_even_and_a_giant_is_left_to_be_cut(monkeypatch):
+    monkeypatch.setattr(fast, "LEAST_TO_SHARE", 10)
+    shares = fast.shared_out([5, 9, 1, 4, 3, 2], 2)
+    assert sorted(sum(shares, [])) == list(range(6)) and [sum((5, 9, 1, 4, 3, 2)[i] for i in share) for share in shares] == [12, 12]
+    assert fast.shared_out([100, 1, 1], 2) == [[0, 1, 2]]
+    assert fast.shared_out([1, 1, 1], 2) == [[0, 1, 2]]  # too little to share
+    assert fast.shared_out([], 2) == [[]]
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", TREES)
 def test_cuts_for_threads_leave_the_ids_as_they_are(name, monkeypatch):
     monkeypatch.setattr(native, "SPLIT_FROM_BYTES", 64)

@@ -10,12 +10,15 @@ Leaves out: templates, offsets.
 
 import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from pikojax.text.hf_json import model_type
 from pikojax.text.models import SENTENCEPIECE
 from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
+
+LEAST_TO_SHARE = 1 << 16  # characters; below, starting threads costs more than they save
 
 
 class Fast:
@@ -33,6 +36,18 @@ class Fast:
     def encode(self, texts: Sequence[str | bytes], plain: frozenset[str] = frozenset(), threads: int = 1) -> list[np.ndarray | None]:
         """int32 ids of each text, without template; None for one that only the Python pipeline can do. `plain`: special tokens that
         are text this time. Bytes that are no UTF-8 are for byte-level vocabularies."""
+        shares = shared_out([len(text) for text in texts], threads)
+        if len(shares) == 1:
+            return self._encode(texts, plain, threads)
+        found: list[np.ndarray | None] = [None] * len(texts)
+        with ThreadPoolExecutor(len(shares)) as pool:
+            for share, encoded in zip(shares, pool.map(lambda share: self._encode([texts[i] for i in share], plain, 1), shares), strict=True):
+                for i, ids in zip(share, encoded, strict=True):
+                    found[i] = ids
+        return found
+
+    def _encode(self, texts: Sequence[str | bytes], plain: frozenset[str], threads: int) -> list[np.ndarray | None]:
+        """The threads are for what is encoded; finding added tokens and normalizing is done by this one."""
         encoder = self.encoders[frozenset()]
         stretches: list[bytes] = []  # of all texts
         plans: list[list[int] | None] = []  # of each text: an id, or -1 - i for stretch i
@@ -122,6 +137,21 @@ class Fast:
             made = self._plan(_coded(text), plain, encoder, stretches)
             found.append(None if made is None else _assemble(made, encoder.encode_many(stretches, threads) if stretches else []))
         return found
+
+
+def shared_out(lengths: Sequence[int], threads: int) -> list[list[int]]:
+    """Texts in shares of about the same length, one a thread: the longest first, each to the smallest share. One share of all of
+    them where a text is so long that it had better be cut."""
+    total, threads = sum(lengths), min(threads, len(lengths))
+    if threads < 2 or total < LEAST_TO_SHARE or max(lengths) > total / threads:
+        return [list(range(len(lengths)))]
+    shares: list[list[int]] = [[] for _ in range(threads)]
+    loads = [0] * threads
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        least = loads.index(min(loads))
+        shares[least].append(i)
+        loads[least] += lengths[i]
+    return [sorted(share) for share in shares]
 
 
 def _coded(text: str | bytes) -> bytes:
