@@ -31,7 +31,8 @@ def write_jsonl(file, *records):
 
 @pytest.fixture
 def write_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: Parquet is not tested")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: Parquet is not tested")
+    import pyarrow
     import pyarrow.parquet
 
     def write(columns, name="a.parquet"):
