@@ -152,7 +152,8 @@ def test_info_tells_the_vocabulary_and_the_fertility(here, capsys):
     found = result(capsys, "info", "word.json", "--text", "prose.txt")
     tok, text = load("word.json"), found["text"]
     assert (found["kind"], found["vocab_size"], found["specials"]) == ("wordlevel", 24, {"<unk>": 0, EOS: 1})
-    assert found["longest_tokens"][0]["token"] == max(tok.tokens[2:], key=len) and len(found["longest_tokens"]) == 10
+    longest = found["longest_tokens"][0]
+    assert longest["token"] == max(tok.tokens[2:], key=len) and longest["text"] == tok.decode([longest["id"]]) and len(found["longest_tokens"]) == 10
     assert text["bytes"] == len(PROSE.encode()) and text["words"] == len(PROSE.split()) and text["tokens"] == len(tok.encode(PROSE))
     assert text["tokens_per_word"] == pytest.approx(text["tokens"] / text["words"]) and text["comes_back_exactly"] is True
     assert main(["tokenizer", "info", "word.json"]) == 0

@@ -136,7 +136,7 @@ def info(args: argparse.Namespace) -> dict:
         found["text"] = measure.fertility(tok, measure.documents(args.text))
     for key, value in found.items():
         if key == "longest_tokens":
-            value = " ".join(repr(each["token"]) for each in value)
+            value = " ".join(repr(_shortened(each["text"])) for each in value)
         elif key == "specials":
             value = " ".join(f"{token!r}={i}" for token, i in value.items()) or "none"
         elif key == "text":
@@ -251,6 +251,10 @@ def peak_rss_bytes() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 32 else f"{text[:16]}… {len(text):,} characters"
 
 
 def _number(value) -> str:
