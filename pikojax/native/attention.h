@@ -1,5 +1,6 @@
 // Decode attention over a cache: o = softmax(q·kᵀ · scale)·v for up to a few rows of queries, each slot read once.
-//   tile by tile:  top' = max(top, scores);  p = 2^(scores − top');  sum = sum · fade + Σ p;  o = o · fade + p·v,  fade = 2^(top − top')
+//   tile by tile:  most = max(scores);  p = 2^(scores − most);  top' = max(top, most);  fade = 2^(top − top');  share = 2^(most − top')
+//                  sum = sum · fade + share · Σ p;   o = o · fade + share · p·v
 // One piece of work is a split (1,024 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
 // all T tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
 // Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on any threads. Leaves out: gradients, dropout, masks of other shapes.
@@ -115,31 +116,43 @@ class Attend {
 
   template <int N>
   void rows_at_once(Tiles& tiles, int64_t m, int64_t slot) {
-    alignas(64) float scores[N][kTile];
-    float fade[N];
+    alignas(64) float scores[N][kTile], factors[16] = {};
+    Vec totals[N];
     tiles.template scores<N>(m, scores);
-    for (int r = 0; r < N; ++r) fade[r] = weights_of(m + r, slot, scores[r]);
-    tiles.template weigh<N>(m, scores, fade);
+    for (int r = 0; r < N; ++r) {
+      hide_unseen(m + r, slot, scores[r]);
+      const float most = weights_of(scores[r], totals[r]), before = out_.top[m + r], top = std::max(before, most);
+      out_.top[m + r] = top;
+      factors[r] = before - top;
+      factors[4 + r] = most - top;
+    }
+    for (int i = 0; i < 8; i += kLanes) store(factors + i, exp2(load(factors + i)));
+    const float *fade = factors, *share = factors + 4;
+    for (int r = 0; r < N; ++r) {
+      float* sums = sums_ + (m + r) * kLanes;
+      store(sums, fma(totals[r], splat(share[r]), load(sums) * splat(fade[r])));
+    }
+    tiles.template weigh<N>(m, scores, fade, share);
   }
 
-  // Turns a row's scores into weights; what it has gathered so far is to be multiplied by the result.
-  float weights_of(int64_t m, int64_t slot, float* scores) {
+  void hide_unseen(int64_t m, int64_t slot, float* scores) const {
     const Range seen = seen_by(p_, piece_.b, m / (p_.H / p_.G));
     for (int64_t s = slot; s < std::min(seen.first, slot + kTile); ++s) scores[s - slot] = kNothing;
     for (int64_t s = std::max(seen.end, slot); s < slot + kTile; ++s) scores[s - slot] = kNothing;
+  }
+
+  // Scores become weights, the greatest of which is 1. → the greatest score
+  static float weights_of(float* scores, Vec& total) {
     Vec most = load(scores);
     for (int s = kLanes; s < kTile; s += kLanes) most = max(load(scores + s), most);
-    const float before = out_.top[m], top = std::max(before, greatest(most));
-    const float fade = exp2(splat(before - top))[0];
-    Vec total = load(sums_ + m * kLanes) * splat(fade);
+    const float top = greatest(most);
+    total = Vec{};
     for (int s = 0; s < kTile; s += kLanes) {
       const Vec weights = exp2(load(scores + s) - splat(top));
       store(scores + s, weights);
       total = total + weights;
     }
-    store(sums_ + m * kLanes, total);
-    out_.top[m] = top;
-    return fade;
+    return top;
   }
 
   const Problem& p_;

@@ -1,5 +1,5 @@
 // One tile of attention in float32, for any format: rows are widened, keys turned so that 16 (8, 4) slots stand in one vector.
-//   scores[m][s] = Σ_c q[m][c] · k[s][c]        o[m][c] = o[m][c] · fade[m] + Σ_s p[m][s] · v[s][c]
+//   scores[m][s] = Σ_c q[m][c] · k[s][c]        o[m][c] = o[m][c] · fade[m] + share[m] · Σ_s p[m][s] · v[s][c]
 // Leaves out: softmax (attention.h).
 #pragma once
 #include "attention_problem.h"
@@ -83,27 +83,25 @@ class FloatTiles {
   }
 
   template <int R>
-  void weigh(int64_t m, const float (*weights)[kTile], const float* fade) {
+  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share) {
     constexpr int kWide = kLanes == 16 ? 4 : 2;
     int64_t c = 0;
-    for (; c + kWide * kLanes <= padded_; c += kWide * kLanes) weigh_columns<R, kWide>(m, weights, fade, c);
-    for (; c < padded_; c += kLanes) weigh_columns<R, 1>(m, weights, fade, c);
+    for (; c + kWide * kLanes <= padded_; c += kWide * kLanes) weigh_columns<R, kWide>(m, weights, fade, share, c);
+    for (; c < padded_; c += kLanes) weigh_columns<R, 1>(m, weights, fade, share, c);
   }
 
  private:
   template <int R, int kWide>
-  void weigh_columns(int64_t m, const float (*weights)[kTile], const float* fade, int64_t c) {
-    Vec sums[R][kWide];
-    for (int r = 0; r < R; ++r) {
-      for (int j = 0; j < kWide; ++j) sums[r][j] = load(o_ + (m + r) * padded_ + c + j * kLanes) * splat(fade[r]);
-    }
+  void weigh_columns(int64_t m, const float (*weights)[kTile], const float* fade, const float* share, int64_t c) {
+    Vec sums[R][kWide] = {};
     for (int s = 0; s < kTile; ++s) {
       for (int r = 0; r < R; ++r) {
         for (int j = 0; j < kWide; ++j) sums[r][j] = fma(splat(weights[r][s]), load(rows_[s] + c + j * kLanes), sums[r][j]);
       }
     }
     for (int r = 0; r < R; ++r) {
-      for (int j = 0; j < kWide; ++j) store(o_ + (m + r) * padded_ + c + j * kLanes, sums[r][j]);
+      float* o = o_ + (m + r) * padded_ + c;
+      for (int j = 0; j < kWide; ++j) store(o + j * kLanes, fma(sums[r][j], splat(share[r]), load(o + j * kLanes) * splat(fade[r])));
     }
   }
 

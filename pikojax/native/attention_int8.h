@@ -1,6 +1,6 @@
 // One tile of attention over int8 or int4 slots with AVX-512-VNNI: both products are sums of bytes times bytes.
 //   scores[m][s] = Σ_groups qscale[m] · kscale[s] · Σ_c q8[m][c] · k8[s][c]       q in int8, a scale for each 32 of its values
-//   o[m][c]      = o[m][c] · fade[m] + wscale[m] · Σ_s w8[m][s] · v8[s][c]        w = p · vscale in 0 … 255, a scale for each tile
+//   o[m][c]      = o[m][c] · fade[m] + share[m] · top · Σ_s w8[m][s] · v8[s][c]   w8 = round(p · vscale / top),  top = max(vscale) / 255
 // vpdpbusd multiplies unsigned by signed bytes, four at a time, into each of 16 sums. So keys are turned until a vector holds four
 // values of each of 16 slots, and values until it holds four slots of each of 16 columns; keys get an offset to be unsigned.
 // Scales are never negative (w is unsigned). Leaves out: other processors (attention_float.h serves them).
@@ -21,7 +21,7 @@ class Int8Tiles {
     return c / 64 * 64 + c % 16 / 4 * 16 + c % 64 / 16 * 4 + c % 4;
   }
   static int64_t floats(const Problem& p) {
-    return 2 * width(p) / 4 * kTile + 2 * groups(p) * kTile + p.rows() * (width(p) / 4 + 2 * groups(p));
+    return 2 * width(p) / 4 * kTile + groups(p) * (2 * kTile + 1) + p.rows() * (width(p) / 4 + 2 * groups(p));
   }
 
   Int8Tiles(const Problem& p, const float* q, float* o, float* memory)
@@ -30,7 +30,8 @@ class Int8Tiles {
     values_ = keys_ + quads_ * kTile;
     kscales_ = reinterpret_cast<float*>(values_ + quads_ * kTile);
     vscales_ = kscales_ + groups_ * kTile;
-    qscales_ = vscales_ + groups_ * kTile;
+    vtops_ = vscales_ + groups_ * kTile;
+    qscales_ = vtops_ + groups_;
     q8_ = reinterpret_cast<int32_t*>(qscales_ + p.rows() * groups_);
     offsets_ = q8_ + p.rows() * quads_;
     for (int64_t m = 0; m < p.rows(); ++m) quantize_query(q + m * FloatTiles::padded(p.C), m);
@@ -45,6 +46,7 @@ class Int8Tiles {
     }
     pack_scales(p_.k, tile, kscales_);
     pack_scales(p_.v, tile, vscales_);
+    for (int group = 0; group < p_.v.n_scales; ++group) share_out(vscales_ + group * kTile, vtops_[group]);
   }
 
   template <int R>
@@ -72,19 +74,19 @@ class Int8Tiles {
   }
 
   template <int R>
-  void weigh(int64_t m, const float (*weights)[kTile], const float* fade) {
+  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share) {
     const int64_t n = p_.v.n_scales;
     alignas(64) uint8_t bytes[2][R][kTile];  // for a column's first 32 values and its last
-    float scales[2][R];
     for (int64_t column = 0; column < columns_; ++column) {
       const int halves = column * 2 + 1 < n ? 2 : 1;
       for (int half = 0; half < halves && (n > 1 || column == 0); ++half) {  // one scale for all: the first column's bytes serve
-        for (int r = 0; r < R; ++r) scales[half][r] = quantize_weights(weights[r], vscales_ + (column * 2 + half) * kTile, bytes[half][r]);
+        for (int r = 0; r < R; ++r) quantize_weights(weights[r], vscales_ + (column * 2 + half) * kTile, bytes[half][r]);
       }
+      const float* tops = vtops_ + (n == 1 ? 0 : column * 2);
       if (halves == 1) {
-        weigh_column<R, false>(m, bytes, scales, fade, column);
+        weigh_column<R, false>(m, bytes, tops, fade, share, column);
       } else {
-        weigh_column<R, true>(m, bytes, scales, fade, column);
+        weigh_column<R, true>(m, bytes, tops, fade, share, column);
       }
     }
   }
@@ -123,15 +125,13 @@ class Int8Tiles {
   }
 
   void pack_keys(const int64_t* at, int64_t column, int32_t* out) const {
-    alignas(64) uint8_t rows[16][64];
-    const float* each[16];
+    __m512i rows[16];
     const __m512i flip = _mm512_set1_epi8(p_.k.kind == Kind::int8 ? char(-128) : 0);
     for (int i = 0; i < 16; ++i) {
-      _mm512_store_si512(rows[i], _mm512_xor_si512(values_of(p_.k, at[i], column), flip));
+      rows[i] = _mm512_xor_si512(values_of(p_.k, at[i], column), flip);
       __builtin_prefetch(p_.k.data + (at[i] + kTile) * p_.k.row_bytes + column * 64);
-      each[i] = reinterpret_cast<const float*>(rows[i]);
     }
-    transpose(each, 0, reinterpret_cast<float*>(out), kTile);
+    transpose(rows, out, kTile);
   }
 
   void pack_values(const int64_t* at, int64_t column, int32_t* out) const {
@@ -149,59 +149,70 @@ class Int8Tiles {
     _mm512_store_si512(out + 48, _mm512_unpackhi_epi16(high01, high23));
   }
 
+  // To out[group][slot].
   void pack_scales(const Store& store, const Tile& tile, float* out) const {
-    if (tile.in_order && store.n_scales == 1) {
+    const void* from = static_cast<const uint8_t*>(store.scales) + tile.at[0] * store.n_scales * (store.half_scales ? 2 : 4);
+    if (tile.in_order && store.n_scales == 1 && !store.half_scales) {
+      std::memcpy(out, from, kTile * sizeof(float));
+    } else if (tile.in_order && store.n_scales == 1) {
+      for (int s = 0; s < kTile; s += 16) store_halves(out + s, _mm256_loadu_si256(static_cast<const __m256i*>(from) + s / 16));
+    } else if (tile.in_order && store.n_scales == 2 && store.half_scales) {  // 32 bits a slot
       for (int s = 0; s < kTile; s += 16) {
-        if (store.half_scales) {
-          const void* from = static_cast<const uint16_t*>(store.scales) + tile.at[s];
-          store_vec(out + s, _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from))));
-        } else {
-          store_vec(out + s, _mm512_loadu_ps(static_cast<const float*>(store.scales) + tile.at[s]));
-        }
+        const __m512i pairs = _mm512_loadu_si512(static_cast<const __m512i*>(from) + s / 16);
+        store_halves(out + s, _mm512_cvtepi32_epi16(pairs));
+        store_halves(out + kTile + s, _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16)));
       }
-      return;
-    }
-    for (int s = 0; s < kTile; ++s) {
-      for (int group = 0; group < store.n_scales; ++group) out[group * kTile + s] = scale_of(store, tile.at[s], group);
+    } else {
+      for (int s = 0; s < kTile; ++s) {
+        for (int group = 0; group < store.n_scales; ++group) out[group * kTile + s] = scale_of(store, tile.at[s], group);
+      }
     }
   }
 
-  static void store_vec(float* to, __m512 v) { _mm512_storeu_ps(to, v); }
+  static void store_halves(float* to, __m256i halves) { _mm512_storeu_ps(to, _mm512_cvtph_ps(halves)); }
 
-  static float quantize_weights(const float* weights, const float* scales, uint8_t* out) {
-    Vec products[4];
-    Vec most = splat(0.0f);
-    for (int j = 0; j < 4; ++j) {
-      products[j] = load(weights + j * 16) * load(scales + j * 16);
-      most = max(products[j], most);
-    }
-    const float top = greatest(most);
-    const Vec inverse = splat(top > 1e-30f ? 255.0f / top : 0.0f);
-    for (int j = 0; j < 4; ++j) {
-      const __m512i whole = _mm512_cvtps_epi32((__m512)(products[j] * inverse));
-      _mm_store_si128(reinterpret_cast<__m128i*>(out + j * 16), _mm512_cvtusepi32_epi8(whole));
-    }
-    return top / 255.0f;
+  // Values' scales as parts of the greatest one, which 255 stands for.
+  void share_out(float* scales, float& top) const {
+    Vec most = load(scales);
+    for (int s = 16; s < kTile; s += 16) most = max(load(scales + s), most);
+    top = greatest(most) / 255.0f;
+    const Vec inverse = splat(top > 1e-30f ? 1.0f / top : 0.0f);
+    for (int s = 0; s < kTile; s += 16) store(scales + s, load(scales + s) * inverse);
+  }
+
+  // Packing works within lanes of 128 bits: the four bytes of slots 4 i … 4 i + 3 come to stand at `four(i)`.
+  static void quantize_weights(const float* weights, const float* scales, uint8_t* out) {
+    __m512i whole[4];
+    for (int j = 0; j < 4; ++j) whole[j] = _mm512_cvtps_epi32((__m512)(load(weights + j * 16) * load(scales + j * 16)));
+    const __m512i low = _mm512_packus_epi32(whole[0], whole[1]), high = _mm512_packus_epi32(whole[2], whole[3]);
+    _mm512_store_si512(out, _mm512_packus_epi16(low, high));
+  }
+
+  static int32_t four(const uint8_t* bytes, int i) {
+    int32_t x;
+    std::memcpy(&x, bytes + (i % 4 * 4 + i / 4) * 4, sizeof x);
+    return x;
   }
 
   template <int R, bool kTwoScales>
-  void weigh_column(int64_t m, const uint8_t (*bytes)[R][kTile], const float (*scales)[R], const float* fade, int64_t column) {
+  void weigh_column(int64_t m, const uint8_t (*bytes)[R][kTile], const float* tops, const float* fade, const float* share, int64_t column) {
     constexpr __mmask16 kSecond = 0xff00;  // the lanes of a vector that hold values 32 … 63 of the column
     __m512i sums[R][4];
     for (int r = 0; r < R; ++r) {
       for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_setzero_si512();
     }
-    for (int quad = 0; quad < kTile / 4; ++quad) {
-      const int32_t* values = values_ + quad * quads_ * 4 + column * 64;
+    for (int i = 0; i < kTile / 4; ++i) {
+      const int32_t* values = values_ + i * quads_ * 4 + column * 64;
       for (int r = 0; r < R; ++r) {
-        __m512i four = _mm512_set1_epi32(four_bytes(bytes[0][r] + quad * 4));
-        if (kTwoScales) four = _mm512_mask_set1_epi32(four, kSecond, four_bytes(bytes[1][r] + quad * 4));
-        for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], four, _mm512_load_si512(values + j * 16));
+        __m512i weights = _mm512_set1_epi32(four(bytes[0][r], i));
+        if (kTwoScales) weights = _mm512_mask_set1_epi32(weights, kSecond, four(bytes[1][r], i));
+        for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], weights, _mm512_load_si512(values + j * 16));
       }
     }
+    Vec top = splat(tops[0]);
+    if (kTwoScales) top = (Vec)_mm512_mask_mov_ps((__m512)top, kSecond, _mm512_set1_ps(tops[1]));
     for (int r = 0; r < R; ++r) {
-      Vec scale = splat(scales[0][r]);
-      if (kTwoScales) scale = (Vec)_mm512_mask_mov_ps((__m512)scale, kSecond, _mm512_set1_ps(scales[1][r]));
+      const Vec scale = top * splat(share[r]);
       float* o = o_ + (m + r) * columns_ * 64 + column * 64;
       for (int j = 0; j < 4; ++j) {
         const Vec faded = load(o + j * 16) * splat(fade[r]);
@@ -210,18 +221,12 @@ class Int8Tiles {
     }
   }
 
-  static int32_t four_bytes(const uint8_t* from) {
-    int32_t x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
-  }
-
   const Problem& p_;
   float* o_;
   const int64_t columns_, groups_, quads_;  // quads_: fours of values in a padded row
   const int32_t bias_;
   int32_t *keys_, *values_;
-  float *kscales_, *vscales_, *qscales_;
+  float *kscales_, *vscales_, *vtops_, *qscales_;
   int32_t *q8_, *offsets_;
 };
 

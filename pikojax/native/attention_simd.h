@@ -1,5 +1,5 @@
 // Vectors of float for attention: 16, 8 or 4 lanes, whatever the flags allow, and 2^x on them.
-//   2^x = 2^n · 2^f,  n = round(x),  f in [-1/2, 1/2];  2^f by a polynomial of degree 6, off by 2e-9 before rounding
+//   2^x = 2^n · 2^f,  n = round(x),  f in [-1/2, 1/2];  2^f by a polynomial of degree 5, off by 8e-8
 // Leaves out: integers (attention_int8.h needs them on one path only), x above 127, gradual underflow: below 2^-126 comes 0.
 #pragma once
 #include <cmath>
@@ -67,33 +67,21 @@ inline float sum(Vec v) {
   return total;
 }
 
-inline Vec round_to_integer(Vec x) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(__AVX2__)
-  return (Vec)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#else
-  const Vec magic = splat(12582912.0f);  // 1.5 · 2^23: adding it drops the fraction
-  return (x + magic) - magic;
-#endif
-}
-
-// 2^x for x ≤ 127 (−∞ gives 0, NaN stays NaN on the vector paths).
+// 2^x for x ≤ 127 (−∞ gives 0; NaN stays NaN on the vector paths).
 inline Vec exp2(Vec x) {
-  const Vec least = splat(-127.0f), clamped = max(x, least);
-  const Vec n = round_to_integer(clamped), f = clamped - n;
-  Vec y = splat(0x1.41d334p-13f);
-  y = fma(y, f, splat(0x1.5f456ap-10f));
-  y = fma(y, f, splat(0x1.3b2dbcp-7f));
-  y = fma(y, f, splat(0x1.c6aed4p-5f));
-  y = fma(y, f, splat(0x1.ebfbdap-3f));
-  y = fma(y, f, splat(0x1.62e430p-1f));
+  const Vec magic = splat(12582912.0f);  // 1.5 · 2^23: adding it drops the fraction
+  const Vec n = (x + magic) - magic, f = x - n;
+  Vec y = splat(0x1.5c08e4p-10f);
+  y = fma(y, f, splat(0x1.3d0c54p-7f));
+  y = fma(y, f, splat(0x1.c6b6e4p-5f));
+  y = fma(y, f, splat(0x1.ebf918p-3f));
+  y = fma(y, f, splat(0x1.62e428p-1f));
   y = fma(y, f, splat(1.0f));
 #if defined(__AVX512F__)
-  const __mmask16 zero = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-126.0f), _CMP_LT_OQ);
-  return (Vec)_mm512_mask_mov_ps(_mm512_scalef_ps((__m512)y, (__m512)n), zero, _mm512_setzero_ps());
+  const __mmask16 not_zero = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-126.0f), _CMP_NLT_UQ);
+  return (Vec)_mm512_maskz_scalef_ps(not_zero, (__m512)y, (__m512)n);
 #else
-  const IntVec power = (__builtin_convertvector(n, IntVec) + 127) << 23;
+  const IntVec power = (__builtin_convertvector(max(n, splat(-127.0f)), IntVec) + 127) << 23;
   Vec scale;
   std::memcpy(&scale, &power, sizeof scale);
   return x < splat(-126.0f) ? splat(0.0f) : y * scale;
@@ -113,11 +101,10 @@ inline float half_to_float(uint16_t h) {
 #endif
 }
 
-// Rows to columns: out[c · out_stride + lane] = rows[lane][c] for kLanes rows and kLanes columns.
-inline void transpose(const float* const* rows, int column, float* out, int out_stride) {
 #if defined(__AVX512F__)
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(rows[i] + column);
+// Rows to columns: out[c · out_stride + i] = the c-th 32 bits of a[i].
+inline void transpose(__m512i (&a)[16], void* out, int out_stride) {
+  __m512i b[16];
   for (int i = 0; i < 16; i += 2) {
     b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
     b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -128,14 +115,24 @@ inline void transpose(const float* const* rows, int column, float* out, int out_
       a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + 2 + j]);
     }
   }
+  int32_t* to = static_cast<int32_t*>(out);
   for (int i = 0; i < 4; ++i) {  // a[4 k + i]: columns i, 4 + i, 8 + i, 12 + i of rows 4 k … 4 k + 3, one column a 128-bit lane
     const __m512i even = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88), odd = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
     const __m512i even2 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88), odd2 = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
-    _mm512_storeu_si512(out + i * out_stride, _mm512_shuffle_i32x4(even, even2, 0x88));
-    _mm512_storeu_si512(out + (4 + i) * out_stride, _mm512_shuffle_i32x4(odd, odd2, 0x88));
-    _mm512_storeu_si512(out + (8 + i) * out_stride, _mm512_shuffle_i32x4(even, even2, 0xdd));
-    _mm512_storeu_si512(out + (12 + i) * out_stride, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
+    _mm512_storeu_si512(to + i * out_stride, _mm512_shuffle_i32x4(even, even2, 0x88));
+    _mm512_storeu_si512(to + (4 + i) * out_stride, _mm512_shuffle_i32x4(odd, odd2, 0x88));
+    _mm512_storeu_si512(to + (8 + i) * out_stride, _mm512_shuffle_i32x4(even, even2, 0xdd));
+    _mm512_storeu_si512(to + (12 + i) * out_stride, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
   }
+}
+#endif
+
+// Rows to columns: out[c · out_stride + lane] = rows[lane][column + c] for kLanes rows and kLanes columns.
+inline void transpose(const float* const* rows, int64_t column, float* out, int out_stride) {
+#if defined(__AVX512F__)
+  __m512i a[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(rows[i] + column);
+  transpose(a, out, out_stride);
 #elif defined(__AVX2__)
   __m256 a[8], b[8];
   for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(rows[i] + column);
