@@ -52,6 +52,11 @@ def why_not_triton(platform: str, capability: tuple[int, int] | None, shape: tup
     return None
 
 
+def addressable(leaf) -> bool:
+    """Triton's offsets are 32-bit, and signed, in arrays of up to 2³² bytes: of bytes, 2³¹ to 2³² would be out of reach."""
+    return not leaf.size > 2**31 or leaf.size * leaf.dtype.itemsize > 2**32
+
+
 def matmul(
     x, w: QTensor, layer=None, *, capability: tuple[int, int] | None = (8, 0), sm_count: int = 32, interpret: bool = False
 ):
@@ -61,7 +66,7 @@ def matmul(
     M = rows.shape[0]
     if M == 0 or N == 0:
         return jnp.zeros((*x.shape[:-1], N), x.dtype)
-    if why_not_triton("cuda", capability, (M, K, N), w.format) is None:
+    if why_not_triton("cuda", capability, (M, K, N), w.format) is None and addressable(w.data):
         y = _by_triton(rows, w, layer, sm_count, interpret)
     else:
         y = by_fusion(
@@ -84,7 +89,12 @@ def by_fusion(x, w: QTensor):
     """x [M, K] · w → float32 [M, N]."""
     if x.shape[0] <= FEW_ROWS:
         weights = jnp.swapaxes(dequantize(w), -1, -2)
-        return jnp.stack([jnp.sum(weights * row[None, :].astype(jnp.float32), axis=-1) for row in x])
+        M = x.shape[0]
+        x = jnp.pad(x, [(0, max(0, 2 - M)), (0, 0)])  # one row alone would be made a matrix product again
+        products = [weights * row[None, :].astype(jnp.float32) for row in x]
+        zeros = [jnp.zeros((), jnp.float32)] * len(products)
+        # One reduction with all rows in it: several ones would share the widened weight, and it would be kept for them.
+        return jnp.stack(lax.reduce(products, zeros, lambda a, b: [i + j for i, j in zip(a, b, strict=True)], (1,))[:M])
     K, N = w.shape
     size = min(N, max(1, SLICE_BYTES // (K * x.dtype.itemsize)))
 
