@@ -62,11 +62,16 @@ def _unpack_bits(data):
     return (data[..., None] >> jnp.arange(8, dtype=jnp.uint8).reshape(*[1] * data.ndim, 8)) & 1
 
 
+def _divided(x, by: float):
+    """x / by as IEEE 754 has it. XLA makes a division by one number for all into a multiplication by its reciprocal."""
+    return x / jax.lax.optimization_barrier(jnp.full_like(x, by))
+
+
 # ---------------------------------------------------------------- blocks of 32: one scale, perhaps a minimum
 
 
 def _encode_q8_0(blocks):
-    d = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True) / 127.0
+    d = _divided(jnp.max(jnp.abs(blocks), axis=-1, keepdims=True), 127.0)
     scaled = blocks * inverse(d)
     whole = jnp.trunc(scaled)
     q = whole + jnp.trunc(2.0 * (scaled - whole))  # halves away from zero
@@ -90,7 +95,7 @@ def _decode_symmetric(blocks, middle: int):
 
 def _encode_with_min(blocks, middle: int):
     low, high = jnp.min(blocks, axis=-1, keepdims=True), jnp.max(blocks, axis=-1, keepdims=True)
-    d = (high - low) / (2.0 * middle - 1)
+    d = _divided(high - low, 2.0 * middle - 1)
     q = jnp.clip(jnp.trunc((blocks - low) * inverse(d) + 0.5), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
     return jnp.concatenate([_float16_bytes(d), _float16_bytes(low), _small_bytes(q, middle)], axis=-1)
 
