@@ -160,7 +160,10 @@ def attention(kernel: str, cache: str, B: int, T: int, C: int, filled: int) -> d
         attend = attend or (ours if kernel == "triton" else decode_attention.reference)
         return attend(q, *cache, lengths, layer=layer)
 
-    got, wanted = (np.asarray(jax.jit(functools.partial(f, attend=a))(q, (k, v), jnp.int32(1)), np.float64) for a in (None, decode_attention.reference))
+    got, wanted = (
+        np.asarray(jax.jit(functools.partial(f, attend=a))(q, (k, v), jnp.int32(1)), np.float64)
+        for a in (None, decode_attention.reference)
+    )
     nmse = float(((got - wanted) ** 2).sum() / (wanted**2).sum())
     if not nmse < 5e-4:
         raise ArithmeticError(f"wrong: NMSE {nmse:.2e} against the reference")

@@ -34,13 +34,19 @@ def timed(calls) -> dict:
 
 
 def bfloat16(M: int):
-    x, weights = torch.randn(M, K, device="cuda", dtype=torch.bfloat16), torch.randn(LAYERS, N, K, device="cuda", dtype=torch.bfloat16)
+    x, weights = (
+        torch.randn(M, K, device="cuda", dtype=torch.bfloat16),
+        torch.randn(LAYERS, N, K, device="cuda", dtype=torch.bfloat16),
+    )
     return [lambda w=w: torch.nn.functional.linear(x, w) for w in weights], 2 * K * N
 
 
 def int4(M: int):
     x = torch.randn(M, K, device="cuda", dtype=torch.bfloat16)
-    packed = [torch.ops.aten._convert_weight_to_int4pack(torch.randint(0, 256, (N, K // 2), device="cuda", dtype=torch.uint8), 8) for _ in range(LAYERS)]
+    packed = [
+        torch.ops.aten._convert_weight_to_int4pack(torch.randint(0, 256, (N, K // 2), device="cuda", dtype=torch.uint8), 8)
+        for _ in range(LAYERS)
+    ]
     scales = torch.rand(K // 128, N, 2, device="cuda", dtype=torch.bfloat16)
     return [lambda w=w: torch.ops.aten._weight_int4pack_mm(x, w, 128, scales) for w in packed], K * N // 2 + 4 * N * K // 128
 
@@ -65,7 +71,7 @@ for make, format in ((int4, "int4_g128"), (int8, "int8"), (bfloat16, "bfloat16")
             calls, n_bytes = make(M)
             row |= timed(calls)
             row["peer"] = f"torch {torch.__version__}"
-        row |= {"gb_per_s": n_bytes / row["us"] / 1e3, "tflop_per_s": 2 * M * K * N / row["us"] / 1e6}
+            row |= {"gb_per_s": n_bytes / row["us"] / 1e3, "tflop_per_s": 2 * M * K * N / row["us"] / 1e6}
         except Exception as error:
             row["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(json.dumps(row), flush=True)

@@ -94,7 +94,8 @@ def by_fusion(x, w: QTensor):
         products = [weights * row[None, :].astype(jnp.float32) for row in x]
         zeros = [jnp.zeros((), jnp.float32)] * len(products)
         # One reduction with all rows in it: several ones would share the widened weight, and it would be kept for them.
-        return jnp.stack(lax.reduce(products, zeros, lambda a, b: [i + j for i, j in zip(a, b, strict=True)], (1,))[:M])
+        sums = lax.reduce(products, zeros, lambda a, b: [i + j for i, j in zip(a, b, strict=True)], (1,))
+        return jnp.stack(lax.optimization_barrier(sums)[:M])
     K, N = w.shape
     size = min(N, max(1, SLICE_BYTES // (K * x.dtype.itemsize)))
 

@@ -31,7 +31,7 @@ from pikojax.qtensor import FORMATS, QTensor, dequantize
 from pikojax.qtensor.own import unpack4
 
 TILE_N, BLOCK_K = 128, 256  # outputs and inputs are padded to multiples of these; their rows then start at multiples of 16 bytes
-FEW_ROWS = 64  # up to here the weights' bytes are what takes the time (measured: not yet)
+FEW_ROWS = 32  # up to here reading the weights is what takes the time; beyond, sums and products would not fit the registers
 LAYOUT = "hopper"
 
 
@@ -149,7 +149,7 @@ class Plan:
         scales = 4 * groups * outputs if self.group else 0
         mins = scales + 4 * groups * self.tile_m if self.asymmetric else 0
         staging = 2 * outputs * self.tile_m if self.warpgroups > 1 else 0  # where bfloat16 outputs are turned round
-        return self.stages * (weights + x + scales + mins) + staging + 1024
+        return self.stages * (weights + x + scales + mins) + staging + 8192  # buffers begin at multiples of 1,024 bytes
 
 
 def plan_for(M: int, w: QTensor, x_bits: int, sm_count: int) -> Plan:
@@ -162,7 +162,7 @@ def plan_for(M: int, w: QTensor, x_bits: int, sm_count: int) -> Plan:
         wanted = max(1, 3 * sm_count // (n_padded // TILE_N))
         plan = Plan(**common, block_k=block_k, tile_m=-(-M // 8) * 8, tile_n=TILE_N, splits=min(wanted, k_padded // block_k))
     else:
-        plan = Plan(**common, block_k=128, tile_m=128, tile_n=64, warpgroups=2)
+        plan = Plan(**common, block_k=128, tile_m=64 if M <= 64 else 128, tile_n=64, warpgroups=2)
     while plan.shared_bytes > mosaic.SHARED_BYTES and plan.stages > 2:
         plan = dataclasses.replace(plan, stages=plan.stages - 1)
     assert plan.shared_bytes <= mosaic.SHARED_BYTES, f"{plan} needs {plan.shared_bytes} bytes of shared memory"
@@ -340,13 +340,10 @@ def _many_rows(plan: Plan, inputs, out_dtype, sm_count: int, interpret: bool):
 
             def compute(run):
                 sums = _finished(run(_zeros(plan, interpret)), refs, plan, columns, rows, interpret).astype(out_dtype)
-                if not turn:
+                if turn:
+                    _write_turned(sums, turned_ref.at[warpgroup], out_ref.at[rows, columns], interpret)
+                else:
                     out_ref[columns, rows] = sums
-                    return
-                plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # until the tile before this one has left
-                mosaic.store_turned(turned_ref.at[warpgroup], sums, interpret)
-                plgpu.commit_smem()
-                plgpu.copy_smem_to_gmem(turned_ref.at[warpgroup], out_ref.at[rows, columns])
 
             pipeline(compute)(*_fetched(refs, plan, rows, of_block), allocations=allocations)
 
@@ -367,3 +364,10 @@ def _many_rows(plan: Plan, inputs, out_dtype, sm_count: int, interpret: bool):
     grid = {"grid": (sm_count,), "grid_names": ("sm",), "num_threads": plan.warpgroups + 1, "thread_name": "warpgroup"}
     y = mosaic.kernel(body, interpret, out_type=out, scratch_types=[turned], **grid)(*inputs.values())
     return y if turn else y.T
+
+
+def _write_turned(sums, turned_ref, out_ref, interpret: bool):
+    plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # until the tile before this one has left
+    mosaic.store_turned(turned_ref, sums, interpret)
+    plgpu.commit_smem()
+    plgpu.copy_smem_to_gmem(turned_ref, out_ref)
