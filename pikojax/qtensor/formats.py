@@ -39,6 +39,12 @@ _ALL = [
     _own("nf4", 4, 64),
     _gguf("q8_0", 32, 32, 34),
     _gguf("q4_0", 32, 32, 18),
+    _gguf("q4_1", 32, 32, 20, asymmetric=True),
+    _gguf("q5_0", 32, 32, 22),
+    _gguf("q5_1", 32, 32, 24, asymmetric=True),
+    _gguf("q4_k", 32, 256, 144, asymmetric=True),
+    _gguf("q5_k", 32, 256, 176, asymmetric=True),
+    _gguf("q6_k", 16, 256, 210),
 ]
 FORMATS: dict[str, Format] = {each.name: each for each in _ALL}
 

@@ -5,19 +5,24 @@
     nf4:         w ≈ NF4[q] · scale      sixteen values where a normal distribution has equal mass (QLoRA, arXiv 2305.14314)
 
 A row is one output's K weights, padded to a multiple of the group. Four-bit numbers lie as GGUF's do: within each 32 weights byte
-j holds weight j in its low half and weight j + 16 in its high half. The four-bit scales are searched: of a few candidates the one
-with the least squared error, each refitted by least squares.
+j holds weight j in its low half and weight j + 16 in its high half. Scales of four-bit formats are searched (`search.py`); those of
+eight-bit formats and NF4 keep the weight furthest from zero.
 
 Leaves out: calibration on activations; scales below float16's smallest number (such a group is rounded to zero).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pikojax.qtensor.formats import Format
+from pikojax.qtensor.search import best_line, best_scale, inverse, rounded
 
 LARGEST_SCALE = float(np.finfo(np.float16).max)
+ENDS = [-9.0, -8.5, -8.0, -7.7, -7.4, -7.0, -6.5, -6.0, 6.0, 6.5, 7.0, 7.4, 7.7, 8.0]
+CUTS = [(a, b) for a in (-0.02, 0.0, 0.03, 0.06) for b in (-0.02, 0.0, 0.03, 0.06)]
 NF4 = np.array(
     # fmt: off
     [
@@ -68,91 +73,31 @@ def unpack4(data):
 # ---------------------------------------------------------------- float32 rows → packed
 
 
+@functools.partial(jax.jit, static_argnames="format")
 def encode(rows, format: Format):
     """rows float32 [..., K_padded] → data, scales, mins."""
     if format.name == "int8":
         scales = jnp.max(jnp.abs(rows), axis=-1, keepdims=True) / 127.0
-        return _rounded(rows, scales, -127, 127).astype(jnp.int8), scales, None
-    groups = split(rows, format.group)
-    mins = None
+        return rounded(rows, scales, -127, 127).astype(jnp.int8), scales, None
+    groups, mins = split(rows, format.group), None
     if format.name.startswith("int8"):
-        scales = _as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True) / 127.0)
-        q = _rounded(groups, scales, -127, 127).astype(jnp.int8)
+        scales = as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True) / 127.0)
+        data = join(rounded(groups, scales, -127, 127).astype(jnp.int8))
     elif format.name == "nf4":
-        scales = _as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True))
-        q = _nearest_nf4(groups * _inverse(scales))
+        scales = as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True))
+        data = pack4(join(_nearest_nf4(groups * inverse(scales))))
     elif format.asymmetric:
-        q, scales, mins = _searched_asymmetric(groups)
+        scales, mins = (as_float16(x) for x in best_line(groups, 15, CUTS))
+        data = pack4(join(rounded(groups, scales, 0, 15, mins)))
     else:
-        q, scales = _searched_symmetric(groups)
-        q = q + 8.0
-    q = q.reshape(rows.shape)
-    data = q if q.dtype == jnp.int8 else pack4(q)
+        scales = as_float16(best_scale(groups, -8, 7, ENDS))
+        data = pack4(join(rounded(groups, scales, -8, 7) + 8.0))
     return data, scales[..., 0].astype(jnp.float16), None if mins is None else mins[..., 0].astype(jnp.float16)
 
 
-def _as_float16(scales):
-    """Rounded to what float16 holds, as float32: what is stored is what the weights are divided by."""
-    return jnp.clip(scales, -LARGEST_SCALE, LARGEST_SCALE).astype(jnp.float16).astype(jnp.float32)
-
-
-def _inverse(scales):
-    return jnp.where(scales == 0.0, 0.0, 1.0 / jnp.where(scales == 0.0, 1.0, scales))
-
-
-def _rounded(x, scales, low: int, high: int):
-    return jnp.clip(jnp.round(x * _inverse(scales)), low, high)
-
-
-def _squared_error(groups, q, scales, mins=0.0):
-    return jnp.sum(jnp.square(q * scales + mins - groups), axis=-1, keepdims=True)
-
-
-def _searched_symmetric(groups):
-    """The scale maps the largest weight onto a number a little beyond, or short of, either end of −8…7."""
-    at = jnp.argmax(jnp.abs(groups), axis=-1, keepdims=True)
-    largest = jnp.take_along_axis(groups, at, axis=-1)
-    ends = jnp.asarray([-9.0, -8.5, -8.0, -7.7, -7.4, -7.0, -6.5, -6.0, 6.0, 6.5, 7.0, 7.4, 7.7, 8.0], jnp.float32)
-
-    def candidate(i, best):
-        best_error, best_scales = best
-        q = _rounded(groups, largest / ends[i], -8, 7)
-        fit = jnp.sum(q * groups, axis=-1, keepdims=True) * _inverse(jnp.sum(q * q, axis=-1, keepdims=True))
-        scales = _as_float16(fit)
-        error = _squared_error(groups, q, scales)
-        better = error < best_error
-        return jnp.where(better, error, best_error), jnp.where(better, scales, best_scales)
-
-    start = _as_float16(largest / -8.0)
-    start = _squared_error(groups, _rounded(groups, start, -8, 7), start), start
-    _, scales = jax.lax.fori_loop(0, len(ends), candidate, start)
-    return _rounded(groups, scales, -8, 7), scales
-
-
-def _searched_asymmetric(groups):
-    """The range is narrowed a little from both sides; scale and minimum are then the straight line through (q, w)."""
-    low, high = jnp.min(groups, axis=-1, keepdims=True), jnp.max(groups, axis=-1, keepdims=True)
-
-    def rounded(scales, mins):
-        return jnp.clip(jnp.round((groups - mins) * _inverse(scales)), 0.0, 15.0)
-
-    def candidate(i, best):
-        best_error, best_scales, best_mins = best
-        narrowed = 0.02 * i.astype(jnp.float32) * (high - low)
-        q = rounded((high - low - 2.0 * narrowed) / 15.0, low + narrowed)
-        q_mean, w_mean = jnp.mean(q, axis=-1, keepdims=True), jnp.mean(groups, axis=-1, keepdims=True)
-        spread = jnp.sum(jnp.square(q - q_mean), axis=-1, keepdims=True)
-        fit = jnp.sum((q - q_mean) * (groups - w_mean), axis=-1, keepdims=True) * _inverse(spread)
-        scales = _as_float16(fit)
-        mins = _as_float16(w_mean - scales * q_mean)
-        error = _squared_error(groups, q, scales, mins)
-        better = error < best_error
-        return tuple(jnp.where(better, new, old) for new, old in zip((error, scales, mins), best))
-
-    scales, mins = _as_float16((high - low) / 15.0), _as_float16(low)
-    start = _squared_error(groups, rounded(scales, mins), scales, mins), scales, mins
-    _, scales, mins = jax.lax.fori_loop(0, 8, candidate, start)
-    return rounded(scales, mins), scales, mins
+def as_float16(x):
+    """Rounded to what float16 holds, as float32: weights are divided by what is stored."""
+    return jnp.clip(x, -LARGEST_SCALE, LARGEST_SCALE).astype(jnp.float16).astype(jnp.float32)
 
 
 def _nearest_nf4(x):

@@ -10,6 +10,7 @@ Leaves out: arithmetic on packed numbers (`kernels`), other layouts than the can
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import jax
@@ -37,11 +38,15 @@ class QTensor:
 
     @property
     def n_bytes(self) -> int:
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(self))
 
     @property
     def stack(self) -> tuple[int, ...]:
         return tuple(self.data.shape[:-2])
+
+    def __getitem__(self, index) -> "QTensor":
+        """`w[...]` is w, `w[layer]` one of a stack."""
+        return self if index is ... else jax.tree.map(lambda leaf: leaf[index], self)
 
     def __repr__(self) -> str:
         K, N = self.shape
@@ -60,14 +65,24 @@ def quantize(array, format: str) -> QTensor:
     *stack, K, N = array.shape
     require(K >= 1, f"quantize got an array of shape {array.shape}, without inputs; give K of at least 1")
     array = array.astype(jnp.float32)
-    if not isinstance(array, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(array))):
-        bad = int(jnp.sum(~jnp.isfinite(array)))
-        require(False, f"quantize got {bad} weights that are NaN or infinite, of {array.size}; mend the weights first")
+    if not isinstance(array, jax.core.Tracer):
+        _require_representable(array, known.name)
     rows = jnp.swapaxes(array, -1, -2)
     padding = -K % known.block_weights
     rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, padding)])
     data, scales, mins = (gguf_blocks.encode(rows, known), None, None) if known.gguf else own.encode(rows, known)
     return QTensor(data, scales, mins, format, (K, N))
+
+
+def _require_representable(array, format: str) -> None:
+    bad = int(jnp.sum(~jnp.isfinite(array)))
+    require(bad == 0, f"quantize got {bad} weights that are NaN or infinite, of {array.size}; mend the weights first")
+    largest = float(jnp.max(jnp.abs(array), initial=0.0))
+    fits = format == "int8" or largest <= own.LARGEST_SCALE
+    require(
+        fits,
+        f"quantize got a weight of {largest:g}, {format} has float16 scales, up to {own.LARGEST_SCALE:g}; use int8, or scale the weights",
+    )
 
 
 def dequantize(w: QTensor, dtype=jnp.float32):
