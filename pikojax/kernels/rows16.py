@@ -105,7 +105,7 @@ def _gguf_codes(w: QTensor):
     parts = jnp.split(blocks, cuts[w.format], axis=-1)
     if w.format == "q6_k":
         lower, upper, scale, d = parts
-        lower, upper = split(split(lower, 32), 2), split(upper, 32)
+        lower, upper = lower.reshape(*lower.shape[:-1], 2, 2, 32), split(upper, 32)
         codes = jnp.concatenate([lower & 15, lower >> 4], axis=-2) | (jnp.stack([(upper >> i) & 3 for i in (0, 2, 4, 6)], axis=-2) << 4)
         return join(join(join(codes))), [join(d), join(scale)]
     if w.format in ("q4_k", "q5_k"):

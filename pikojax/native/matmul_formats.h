@@ -100,11 +100,11 @@ struct Supers {  // float16 d and dmin for all, and for each group two bytes: co
   static constexpr bool kHasMins = true, kByHalves = false;
   static size_t bytes(size_t groups) { return 64 + groups * 32; }
   static Floats scale(const uint8_t* at, int part, size_t group, size_t, int) {
-    return load_halves(at + 2 * kLanes * part) * load_bytes<uint8_t>(at + 64 + 16 * group + kLanes * part);
+    return load_halves(at + 2 * kLanes * part) * load_unsigned(at + 64 + 16 * group + kLanes * part);
   }
   static Floats min(const uint8_t* at, int part, size_t group, size_t groups) {
     const uint8_t* mins = at + 64 + 16 * groups;
-    return -load_halves(at + 32 + 2 * kLanes * part) * load_bytes<uint8_t>(mins + 16 * group + kLanes * part);
+    return -load_halves(at + 32 + 2 * kLanes * part) * load_unsigned(mins + 16 * group + kLanes * part);
   }
 };
 
@@ -112,7 +112,7 @@ struct SupersByHalves {  // float16 d for all, and for each half of a group one 
   static constexpr bool kHasMins = false, kByHalves = true;
   static size_t bytes(size_t groups) { return 32 + groups * 32; }
   static Floats scale(const uint8_t* at, int part, size_t group, size_t, int half) {
-    return load_halves(at + 2 * kLanes * part) * load_bytes<int8_t>(at + 32 + 16 * (2 * group + half) + kLanes * part);
+    return load_halves(at + 2 * kLanes * part) * load_signed(at + 32 + 16 * (2 * group + half) + kLanes * part);
   }
   static Floats min(const uint8_t*, int, size_t, size_t) { return Floats{}; }
 };

@@ -39,13 +39,6 @@ inline Ints all_lanes(int32_t value) { return value - Ints{}; }
 inline Floats all_lanes(float value) { return value - Floats{}; }
 inline Floats to_float(Ints ints) { return __builtin_convertvector(ints, Floats); }
 
-// kLanes signed or unsigned bytes as floats.
-template <typename Byte>
-inline Floats load_bytes(const uint8_t* at) {
-  typedef Byte Narrow __attribute__((vector_size(kLanes)));
-  return __builtin_convertvector(load<Narrow>(at), Floats);
-}
-
 inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 3); }
 
 // Four activations as one number, to be multiplied with the four bytes of each lane.
@@ -68,6 +61,10 @@ inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, code
 
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 
+// kLanes bytes as floats.
+inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)at))); }
+inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)at))); }
+
 inline Floats load_halves(const uint8_t* at) { return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)at)); }
 
 inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
@@ -89,6 +86,9 @@ inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) {
 }
 
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+
+inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
+inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
 
 inline Floats load_halves(const uint8_t* at) { return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at)); }
 
@@ -117,6 +117,11 @@ inline Ints dot(Ints sum, Bytes codes, int32_t four) {
 inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
 
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
+
+inline Floats load_unsigned(const uint8_t* at) { return Floats{(float)at[0], (float)at[1], (float)at[2], (float)at[3]}; }
+inline Floats load_signed(const uint8_t* at) {
+  return Floats{(float)(int8_t)at[0], (float)(int8_t)at[1], (float)(int8_t)at[2], (float)(int8_t)at[3]};
+}
 
 // float16 → float32: the exponent is moved into place, and a multiplication by 2^112 corrects its bias, subnormals included.
 inline float half_to_float(uint16_t half) {
