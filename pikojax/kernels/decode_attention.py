@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import require
+from pikojax.kernels import dispatch
 from pikojax.kernels.kv_formats import QuantizedKV, dequantize_kv, rotate
 from pikojax.native import build
 from pikojax.native.ffi import register
@@ -28,7 +29,8 @@ MASKED = -1e30
 
 
 def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
-    attend = native if why_not(q_BTHC, cache_k, cache_v) is None else reference
+    few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
+    attend = dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
 
 

@@ -41,8 +41,9 @@ class Kernel(NamedTuple):
 # The best first. Beside these each operation has its reference, in the same module.
 KERNELS: dict[str, tuple[Kernel, ...]] = {
     "matmul": (Kernel("native", ("cpu",), "pikojax.kernels.matmul", "native"),),
+    "decode_attention": (Kernel("native", ("cpu",), "pikojax.kernels.decode_attention", "native"),),
 }
-REFERENCES = {"matmul": ("pikojax.kernels.matmul", "reference")}
+REFERENCES = {op: (f"pikojax.kernels.{op}", "reference") for op in KERNELS}
 
 
 def choose(op: str, *operands) -> str:

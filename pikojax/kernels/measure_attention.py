@@ -19,6 +19,7 @@ import numpy as np
 
 from pikojax.config import require
 from pikojax.kernels import decode_attention as attention
+from pikojax.kernels import dispatch
 from pikojax.kernels.kv_formats import FORMATS, OF_CACHE, QuantizedKV, dequantize_kv, quantize_kv
 from pikojax.native import cpu
 from pikojax.native.bandwidth import default_buffer_bytes, read_bandwidth_gb_per_s
@@ -26,36 +27,46 @@ from pikojax.native.bandwidth import default_buffer_bytes, read_bandwidth_gb_per
 FLOATS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CACHES = (*FLOATS, *OF_CACHE)
 PASSES, UNROLLED = 7, 16
+READINGS = 3  # of the bandwidth, before each pass
 
 
-def bench_attention(cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: int, buffer_bytes: int | None = None) -> dict:
-    """One batch row with `slots` filled, `rows` new tokens."""
+def measure(
+    cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: int, threads: int | None = None, buffer_bytes: int | None = None
+) -> dict:
+    """One batch row with `slots` filled, the last `rows` of them by the new tokens."""
     for name, value in (("slots", slots), ("rows", rows), ("heads", heads), ("kv-heads", kv_heads), ("width", width)):
         require(value >= 1, f"--{name} {value}; give 1 or more")
     require(heads % kv_heads == 0, f"--heads {heads} is no multiple of --kv-heads {kv_heads}")
-    require(cache in CACHES, f"--cache {cache}; wanted one of {', '.join(CACHES)}")
-    keys, values, one_bytes = filled_stacks(cache, slots, kv_heads, width, default_buffer_bytes() if buffer_bytes is None else buffer_bytes)
+    require(cache in CACHES, f"--cache {cache}; choose from {', '.join(CACHES)}")
+    threads = cpu.cores() if threads is None else threads
+    buffer_bytes = default_buffer_bytes() if buffer_bytes is None else buffer_bytes
+    keys, values, cache_bytes = filled_stacks(cache, slots, kv_heads, width, buffer_bytes)
     q_BTHC = random_queries(rows, heads, width)
-    why_not = attention.why_not(q_BTHC, keys, values)
-    before_gb_per_s = read_bandwidth_gb_per_s(cpu.cores())
-    seconds = time_stack(q_BTHC, keys, values, slots)
-    bandwidth_gb_per_s = statistics.mean((before_gb_per_s, read_bandwidth_gb_per_s(cpu.cores())))
+    one_pass = stack_pass(q_BTHC, keys, values, slots)
+    bandwidths, seconds = [], []
+    for _ in range(PASSES):
+        bandwidths.append(read_bandwidth_gb_per_s(threads, buffer_bytes, READINGS))
+        seconds.append(one_pass())
     call_s = statistics.median(seconds)
     return {
         "cache": cache,
         "slots": slots,
         "rows": rows,
-        "gb_per_s": one_bytes / call_s / 1e9,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "width": width,
+        "kernel": dispatch.choose("decode_attention", q_BTHC, keys, values),
+        "threads": threads,
+        "gb_per_s": cache_bytes / call_s / 1e9,
         "gop_per_s": 4 * rows * heads * slots * width / call_s / 1e9,
-        "read_bandwidth_gb_per_s": bandwidth_gb_per_s,
+        "read_bandwidth_gb_per_s": statistics.median(bandwidths),
+        # each pass with the reading just before it: the machine's bandwidth may drift from pass to pass
+        "of_bandwidth": statistics.median(cache_bytes / s / 1e9 / b for s, b in zip(seconds, bandwidths, strict=True)),
+        **errors(cache, slots, rows, heads, kv_heads, width),
         "call_s": call_s,
         "fastest_call_s": min(seconds),
         "slowest_call_s": max(seconds),
-        "cache_bytes": one_bytes,
-        **errors(cache, slots, rows, heads, kv_heads, width),
-        "kernel": f"native {attention.build.status('attention')}" if why_not is None else "reference",
-        "why_not": why_not,
-        "threads": cpu.cores(),
+        "cache_bytes": cache_bytes,
     }
 
 
@@ -88,8 +99,8 @@ def in_format(x, format: str):
     return quantize_kv(x, format) if format in FORMATS else x.astype(FLOATS[format])
 
 
-def time_stack(q_BTHC, keys, values, slots: int, passes: int = PASSES) -> list[float]:
-    """Seconds a call, of each pass over all layers."""
+def stack_pass(q_BTHC, keys, values, slots: int):
+    """A function that attends to every layer once and gives the seconds a call took; compiled and warm."""
     n_layers = jax.tree.leaves(keys)[0].shape[0]
     length_B = jnp.asarray([slots], jnp.int32)
 
@@ -100,14 +111,15 @@ def time_stack(q_BTHC, keys, values, slots: int, passes: int = PASSES) -> list[f
 
         return jax.lax.fori_loop(0, n_layers, one, q_BTHC)
 
-    return [s / n_layers for s in _timed(lambda: all_layers(q_BTHC, keys, values), passes)]
+    return _timed(lambda: all_layers(q_BTHC, keys, values), n_layers)
 
 
-def time_xla(q_BTHC, slots: int, kv_heads: int, head_major: bool, buffer_bytes: int, passes: int = PASSES) -> list[float]:
-    """Seconds a call of plain float32 attention, as XLA compiles it, over caches [1, G, S, C] or [1, S, G, C]."""
-    _, rows, heads, width = q_BTHC.shape
+def xla_pass(q_BTHC, slots: int, kv_heads: int, head_major: bool, buffer_bytes: int):
+    """The same of plain float32 attention, as XLA compiles it, over caches [1, G, S, C] or [1, S, G, C]."""
+    width = q_BTHC.shape[-1]
     shape = (1, kv_heads, slots, width) if head_major else (1, slots, kv_heads, width)
-    n_caches = max(2, -(-buffer_bytes // (2 * 4 * slots * kv_heads * width)))
+    n_caches = -(-buffer_bytes // (2 * 4 * slots * kv_heads * width))
+    n_caches = n_caches if n_caches < UNROLLED else n_caches // UNROLLED * UNROLLED
     pattern = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
     caches = [(pattern + 0.001 * i, pattern - 0.001 * i) for i in range(n_caches)]
     length_B = jnp.asarray([slots], jnp.int32)
@@ -120,11 +132,7 @@ def time_xla(q_BTHC, slots: int, kv_heads: int, head_major: bool, buffer_bytes: 
             o_BTHC = attend(q_BTHC + 1e-6 * o_BTHC, k, v, length_B)
         return o_BTHC
 
-    def all_caches():
-        return [some(q_BTHC, caches[start : start + UNROLLED]) for start in range(0, n_caches - n_caches % UNROLLED or n_caches, UNROLLED)]
-
-    n_calls = n_caches - n_caches % UNROLLED or n_caches
-    return [s / n_calls for s in _timed(all_caches, passes)]
+    return _timed(lambda: [some(q_BTHC, caches[i : i + UNROLLED]) for i in range(0, n_caches, UNROLLED)], n_caches)
 
 
 def _slot_major(q_BTHC, k_BSGC, v_BSGC, length_B):
@@ -138,14 +146,14 @@ def _slot_major(q_BTHC, k_BSGC, v_BSGC, length_B):
     return jnp.einsum("bgrts,bsgc->btgrc", p_BGRTS, v_BSGC).reshape(B, T, H, C)
 
 
-def _timed(run, passes: int) -> list[float]:
-    jax.block_until_ready(run())  # compiles
-    seconds = []
-    for _ in range(passes):
+def _timed(run, n_calls: int):
+    def seconds_a_call() -> float:
         begin_s = time.perf_counter()
         jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - begin_s)
-    return seconds
+        return (time.perf_counter() - begin_s) / n_calls
+
+    seconds_a_call()  # compiles
+    return seconds_a_call
 
 
 def errors(cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: int) -> dict:
