@@ -16,7 +16,7 @@ from typing import Any
 
 from pikojax.checked import UserError, require
 
-GROUPS = ("pikojax.models", "pikojax.tokenizers")
+GROUPS = ("pikojax.models", "pikojax.tokenizers", "pikojax.kernels")
 
 
 def names(group: str) -> list[str]:

@@ -118,9 +118,10 @@ class Attend {
   void rows_at_once(Tiles& tiles, int64_t m, int64_t slot) {
     alignas(64) float scores[N][kTile], factors[16] = {};
     Vec totals[N];
+    bool sees_all[N];
     tiles.template scores<N>(m, scores);
     for (int r = 0; r < N; ++r) {
-      hide_unseen(m + r, slot, scores[r]);
+      sees_all[r] = hide_unseen(m + r, slot, scores[r]);
       const float most = weights_of(scores[r], totals[r]), before = out_.top[m + r], top = std::max(before, most);
       out_.top[m + r] = top;
       factors[r] = before - top;
@@ -132,13 +133,15 @@ class Attend {
       float* sums = sums_ + (m + r) * kLanes;
       store(sums, fma(totals[r], splat(share[r]), load(sums) * splat(fade[r])));
     }
-    tiles.template weigh<N>(m, scores, fade, share);
+    tiles.template weigh<N>(m, scores, fade, share, sees_all);
   }
 
-  void hide_unseen(int64_t m, int64_t slot, float* scores) const {
+  // → whether there was nothing to hide
+  bool hide_unseen(int64_t m, int64_t slot, float* scores) const {
     const Range seen = seen_by(p_, piece_.b, m / (p_.H / p_.G));
     for (int64_t s = slot; s < std::min(seen.first, slot + kTile); ++s) scores[s - slot] = kNothing;
     for (int64_t s = std::max(seen.end, slot); s < slot + kTile; ++s) scores[s - slot] = kNothing;
+    return seen.first <= slot && slot + kTile <= seen.end;
   }
 
   // Scores become weights, the greatest of which is 1. → the greatest score

@@ -83,7 +83,7 @@ class FloatTiles {
   }
 
   template <int R>
-  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share) {
+  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share, const bool*) {
     constexpr int kWide = kLanes == 16 ? 4 : 2;
     int64_t c = 0;
     for (; c + kWide * kLanes <= padded_; c += kWide * kLanes) weigh_columns<R, kWide>(m, weights, fade, share, c);

@@ -1,6 +1,7 @@
 // One tile of attention over int8 or int4 slots with AVX-512-VNNI: both products are sums of bytes times bytes.
 //   scores[m][s] = Σ_groups qscale[m] · kscale[s] · Σ_c q8[m][c] · k8[s][c]       q in int8, a scale for each 32 of its values
-//   o[m][c]      = o[m][c] · fade[m] + share[m] · top · Σ_s w8[m][s] · v8[s][c]   w8 = round(p · vscale / top),  top = max(vscale) / 255
+//   o[m][c]      = o[m][c] · fade[m] + share[m] · top · Σ_s w8[m][s] · v8[s][c]   w8 = round(p · vscale / top),  top = max(vscale) / 255,
+// the greatest of the slots that the row sees: of the whole tile, mostly, but what a row's neighbours see must not touch its bits.
 // vpdpbusd multiplies unsigned by signed bytes, four at a time, into each of 16 sums. So keys are turned until a vector holds four
 // values of each of 16 slots, and values until it holds four slots of each of 16 columns; keys get an offset to be unsigned.
 // Scales are never negative (w is unsigned). Leaves out: other processors (attention_float.h serves them).
@@ -21,7 +22,7 @@ class Int8Tiles {
     return c / 64 * 64 + c % 16 / 4 * 16 + c % 64 / 16 * 4 + c % 4;
   }
   static int64_t floats(const Problem& p) {
-    return 2 * width(p) / 4 * kTile + groups(p) * (2 * kTile + 1) + p.rows() * (width(p) / 4 + 2 * groups(p));
+    return 2 * width(p) / 4 * kTile + groups(p) * (3 * kTile + 1) + p.rows() * (width(p) / 4 + 2 * groups(p));
   }
 
   Int8Tiles(const Problem& p, const float* q, float* o, float* memory)
@@ -30,7 +31,8 @@ class Int8Tiles {
     values_ = keys_ + quads_ * kTile;
     kscales_ = reinterpret_cast<float*>(values_ + quads_ * kTile);
     vscales_ = kscales_ + groups_ * kTile;
-    vtops_ = vscales_ + groups_ * kTile;
+    vshares_ = vscales_ + groups_ * kTile;
+    vtops_ = vshares_ + groups_ * kTile;
     qscales_ = vtops_ + groups_;
     q8_ = reinterpret_cast<int32_t*>(qscales_ + p.rows() * groups_);
     offsets_ = q8_ + p.rows() * quads_;
@@ -46,7 +48,7 @@ class Int8Tiles {
     }
     pack_scales(p_.k, tile, kscales_);
     pack_scales(p_.v, tile, vscales_);
-    for (int group = 0; group < p_.v.n_scales; ++group) share_out(vscales_ + group * kTile, vtops_[group]);
+    for (int group = 0; group < p_.v.n_scales; ++group) vtops_[group] = share_out(vscales_ + group * kTile, vshares_ + group * kTile);
   }
 
   template <int R>
@@ -74,15 +76,19 @@ class Int8Tiles {
   }
 
   template <int R>
-  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share) {
+  void weigh(int64_t m, const float (*weights)[kTile], const float* fade, const float* share, const bool* sees_all) {
     const int64_t n = p_.v.n_scales;
     alignas(64) uint8_t bytes[2][R][kTile];  // for a column's first 32 values and its last
+    float tops[2][R];
     for (int64_t column = 0; column < columns_; ++column) {
       const int halves = column * 2 + 1 < n ? 2 : 1;
       for (int half = 0; half < halves && (n > 1 || column == 0); ++half) {  // one scale for all: the first column's bytes serve
-        for (int r = 0; r < R; ++r) quantize_weights(weights[r], vscales_ + (column * 2 + half) * kTile, bytes[half][r]);
+        const int64_t group = column * 2 + half;
+        for (int r = 0; r < R; ++r) {
+          tops[half][r] = sees_all[r] ? vtops_[group] : quantize_seen(weights[r], vscales_ + group * kTile, bytes[half][r]);
+          if (sees_all[r]) quantize_weights(weights[r], vshares_ + group * kTile, bytes[half][r]);
+        }
       }
-      const float* tops = vtops_ + (n == 1 ? 0 : column * 2);
       if (halves == 1) {
         weigh_column<R, false>(m, bytes, tops, fade, share, column);
       } else {
@@ -172,12 +178,26 @@ class Int8Tiles {
   static void store_halves(float* to, __m256i halves) { _mm512_storeu_ps(to, _mm512_cvtph_ps(halves)); }
 
   // Values' scales as parts of the greatest one, which 255 stands for.
-  void share_out(float* scales, float& top) const {
+  static float share_out(const float* scales, Vec most, float* out) {
+    const float top = greatest(most) / 255.0f;
+    const Vec inverse = splat(top > 1e-30f ? 1.0f / top : 0.0f);
+    for (int s = 0; s < kTile; s += 16) store(out + s, load(scales + s) * inverse);
+    return top;
+  }
+
+  static float share_out(const float* scales, float* out) {
     Vec most = load(scales);
     for (int s = 16; s < kTile; s += 16) most = max(load(scales + s), most);
-    top = greatest(most) / 255.0f;
-    const Vec inverse = splat(top > 1e-30f ? 1.0f / top : 0.0f);
-    for (int s = 0; s < kTile; s += 16) store(scales + s, load(scales + s) * inverse);
+    return share_out(scales, most, out);
+  }
+
+  static float quantize_seen(const float* weights, const float* scales, uint8_t* out) {
+    alignas(64) float shares[kTile];
+    Vec most = Vec{};
+    for (int s = 0; s < kTile; s += 16) most = load(weights + s) > Vec{} ? max(load(scales + s), most) : most;
+    const float top = share_out(scales, most, shares);
+    quantize_weights(weights, shares, out);
+    return top;
   }
 
   // Packing works within lanes of 128 bits: the four bytes of slots 4 i … 4 i + 3 come to stand at `four(i)`.
@@ -195,7 +215,7 @@ class Int8Tiles {
   }
 
   template <int R, bool kTwoScales>
-  void weigh_column(int64_t m, const uint8_t (*bytes)[R][kTile], const float* tops, const float* fade, const float* share, int64_t column) {
+  void weigh_column(int64_t m, const uint8_t (*bytes)[R][kTile], const float (*tops)[R], const float* fade, const float* share, int64_t column) {
     constexpr __mmask16 kSecond = 0xff00;  // the lanes of a vector that hold values 32 … 63 of the column
     __m512i sums[R][4];
     for (int r = 0; r < R; ++r) {
@@ -209,10 +229,9 @@ class Int8Tiles {
         for (int j = 0; j < 4; ++j) sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], weights, _mm512_load_si512(values + j * 16));
       }
     }
-    Vec top = splat(tops[0]);
-    if (kTwoScales) top = (Vec)_mm512_mask_mov_ps((__m512)top, kSecond, _mm512_set1_ps(tops[1]));
     for (int r = 0; r < R; ++r) {
-      const Vec scale = top * splat(share[r]);
+      Vec scale = splat(tops[0][r] * share[r]);
+      if (kTwoScales) scale = (Vec)_mm512_mask_mov_ps((__m512)scale, kSecond, _mm512_set1_ps(tops[1][r] * share[r]));
       float* o = o_ + (m + r) * columns_ * 64 + column * 64;
       for (int j = 0; j < 4; ++j) {
         const Vec faded = load(o + j * 16) * splat(fade[r]);
@@ -226,7 +245,7 @@ class Int8Tiles {
   const int64_t columns_, groups_, quads_;  // quads_: fours of values in a padded row
   const int32_t bias_;
   int32_t *keys_, *values_;
-  float *kscales_, *vscales_, *vtops_, *qscales_;
+  float *kscales_, *vscales_, *vshares_, *vtops_, *qscales_;
   int32_t *q8_, *offsets_;
 };
 

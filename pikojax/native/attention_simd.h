@@ -1,5 +1,5 @@
 // Vectors of float for attention: 16, 8 or 4 lanes, whatever the flags allow, and 2^x on them.
-//   2^x = 2^n · 2^f,  n = round(x),  f in [-1/2, 1/2];  2^f by a polynomial of degree 5, off by 8e-8
+//   2^x = 2^n · 2^f,  n = round(x),  f in [-1/2, 1/2];  2^f by a polynomial of degree 6, off by 2e-9 before rounding
 // Leaves out: integers (attention_int8.h needs them on one path only), x above 127, gradual underflow: below 2^-126 comes 0.
 #pragma once
 #include <cmath>
@@ -71,11 +71,12 @@ inline float sum(Vec v) {
 inline Vec exp2(Vec x) {
   const Vec magic = splat(12582912.0f);  // 1.5 · 2^23: adding it drops the fraction
   const Vec n = (x + magic) - magic, f = x - n;
-  Vec y = splat(0x1.5c08e4p-10f);
-  y = fma(y, f, splat(0x1.3d0c54p-7f));
-  y = fma(y, f, splat(0x1.c6b6e4p-5f));
-  y = fma(y, f, splat(0x1.ebf918p-3f));
-  y = fma(y, f, splat(0x1.62e428p-1f));
+  Vec y = splat(0x1.41d334p-13f);
+  y = fma(y, f, splat(0x1.5f456ap-10f));
+  y = fma(y, f, splat(0x1.3b2dbcp-7f));
+  y = fma(y, f, splat(0x1.c6aed4p-5f));
+  y = fma(y, f, splat(0x1.ebfbdap-3f));
+  y = fma(y, f, splat(0x1.62e430p-1f));
   y = fma(y, f, splat(1.0f));
 #if defined(__AVX512F__)
   const __mmask16 not_zero = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-126.0f), _CMP_NLT_UQ);
