@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from pikojax.qtensor.formats import Format
-from pikojax.qtensor.own import as_float16, join, pack4, split, unpack4
+from pikojax.qtensor.own import as_float16, join, pack4, parts_of_bytes, split, unpack4
 from pikojax.qtensor.search import best_line, best_scale, inverse, rounded, squared_error
 
 CUTS = [(a, b) for a in (-0.02, 0.0, 0.03, 0.06) for b in (-0.02, 0.0, 0.03, 0.06)]
@@ -143,7 +143,7 @@ def _encode_with_scaled_min(blocks, high: int):
 def _decode_with_scaled_min(blocks, high: int):
     scale, m = _unpack_six_bits(blocks[..., 4:16])
     nibbles = split(blocks[..., -128:], 32)
-    q = jnp.stack([nibbles & 15, nibbles >> 4], axis=-2)
+    q = parts_of_bytes(nibbles, 4, -2)
     q = q.reshape(*q.shape[:-3], 8, 32)
     if high == 31:
         q = q | (jnp.swapaxes(_unpack_bits(blocks[..., 16:48]), -1, -2) << 4)
@@ -188,8 +188,8 @@ def _encode_q6_k(blocks):
 def _decode_q6_k(blocks):
     lower = blocks[..., :128].reshape(*blocks.shape[:-1], 2, 2, 32)
     upper = split(blocks[..., 128:192], 32)
-    upper = jnp.stack([(upper >> (2 * i)) & 3 for i in range(4)], axis=-2)
-    q = jnp.concatenate([lower & 15, lower >> 4], axis=-2) | (upper << 4)
+    upper = parts_of_bytes(upper, 2, -2)
+    q = parts_of_bytes(lower, 4, -3).reshape(*upper.shape) | (upper << 4)
     q = q.reshape(*blocks.shape[:-1], 16, 16).astype(jnp.float32) - 32.0
     scale = _signed(blocks[..., 192:208], jnp.int8).astype(jnp.float32)[..., None]
     return join(_float16_at(blocks, 208)[..., None] * scale * q)

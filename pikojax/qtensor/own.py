@@ -66,8 +66,15 @@ def pack4(q):
 
 def unpack4(data):
     """Bytes [..., K/2] → uint8 numbers 0…15 [..., K]."""
-    halves = (split(data, 16)[..., None, :] >> jnp.asarray([[0], [4]], jnp.uint8).reshape((1,) * data.ndim + (2, 1))) & 15
-    return join(join(halves))  # shifts and no concatenation, which XLA would not fuse with what reads it
+    return join(join(parts_of_bytes(split(data, 16), 4, -2)))
+
+
+def parts_of_bytes(data, bits: int, axis: int):
+    """Bytes → the numbers of so many bits in each, the lowest first, along a new axis. Shifts alone: a concatenation or a stack would
+    keep XLA from unpacking where the numbers are used."""
+    by = jnp.arange(0, 8, bits, dtype=jnp.uint8)
+    data = jnp.expand_dims(data, axis)
+    return (data >> jnp.expand_dims(by, [i for i in range(data.ndim) if i != axis % data.ndim])) & ((1 << bits) - 1)
 
 
 # ---------------------------------------------------------------- float32 rows → packed
