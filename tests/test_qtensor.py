@@ -99,6 +99,7 @@ def test_a_looked_up_row_is_a_column_and_a_stack_is_its_layers(format):
     ids = np.array([[0, 8, 3], [3, 3, 99]])  # beyond the table is its last row
     for layer in range(2):
         whole = np.asarray(dequantize(q[layer]))
+        assert whole.shape == (40, 9)
         np.testing.assert_array_equal(whole, np.asarray(dequantize(q))[layer])
         np.testing.assert_array_equal(np.asarray(lookup(q[layer], ids)), whole[:, np.minimum(ids, 8)].transpose(1, 2, 0))
     with pytest.raises(UserError, match="pick one of them"):
