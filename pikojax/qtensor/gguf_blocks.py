@@ -8,9 +8,9 @@
     q5_k   … with 32 bytes of fifth bits before the nibbles
     q6_k   256 weights: 128 bytes of nibbles, 64 of upper bits, 16 × int8 scale, d     w = d · scale · (q − 32)     a scale for 16 weights
 
-d and dmin are float16; a scale and a min of q4_k and q5_k have six bits. The simple blocks are what llama.cpp makes, bit for bit
-(outside jit, where no multiplication is joined with an addition). For the k-blocks llama.cpp's own search is one of many; ours
-has a smaller squared error: scales by least squares (`search.py`), then each six-bit number and its neighbours are tried.
+d and dmin are float16; a scale and a min of q4_k and q5_k have six bits. The simple blocks are what llama.cpp makes, bit for
+bit. For the k-blocks llama.cpp's own search is one of many; ours has a smaller squared error: scales by least squares
+(`search.py`), then each six-bit number and its neighbours are tried.
 
 Leaves out: q2_k, q3_k, q8_k, and the blocks with tables (iq…).
 """
@@ -25,14 +25,17 @@ from pikojax.qtensor.own import as_float16, join, pack4, parts_of_bytes, split, 
 from pikojax.qtensor.search import best_line, best_scale, inverse, rounded, squared_error
 
 CUTS = [(a, b) for a in (-0.02, 0.0, 0.03, 0.06) for b in (-0.02, 0.0, 0.03, 0.06)]
+_bitcast = jax.lax.bitcast_convert_type
 ENDS_6_BIT = [-33.0, -32.0, -31.5, -31.0, -30.5, -30.0, -29.0, 30.0, 30.5, 31.0, 31.5]
 
 
+@functools.partial(jax.jit, static_argnames="format")
 def encode(rows, format: Format):
     """rows float32 [..., K_padded] → bytes [..., K_padded / block_weights · block_bytes]."""
     return join(_CODECS[format.name][0](split(rows, format.block_weights)))
 
 
+@functools.partial(jax.jit, static_argnames="format")
 def decode(data, format: Format):
     """bytes → float32 [..., K_padded]."""
     return join(_CODECS[format.name][1](split(data, format.block_bytes)))
@@ -42,15 +45,11 @@ def decode(data, format: Format):
 
 
 def _float16_bytes(x):
-    return join(jax.lax.bitcast_convert_type(as_float16(x).astype(jnp.float16), jnp.uint8))
+    return join(_bitcast(as_float16(x).astype(jnp.float16), jnp.uint8))
 
 
 def _float16_at(blocks, at: int):
-    return jax.lax.bitcast_convert_type(blocks[..., at : at + 2], jnp.float16).astype(jnp.float32)[..., None]
-
-
-def _signed(x, to):
-    return jax.lax.bitcast_convert_type(x, to)
+    return _bitcast(blocks[..., at : at + 2], jnp.float16).astype(jnp.float32)[..., None]
 
 
 def _pack_bits(bits):
@@ -63,8 +62,18 @@ def _unpack_bits(data):
 
 
 def _divided(x, by: float):
-    """x / by as IEEE 754 has it. XLA makes a division by one number for all into a multiplication by its reciprocal."""
-    return x / jax.lax.optimization_barrier(jnp.full_like(x, by))
+    """x / by as IEEE 754 has it: XLA makes a division by one number for all into a multiplication by its reciprocal."""
+    return x / _concealed(jnp.full_like(x, by), x)
+
+
+def _alone(x):
+    """x, rounded before anything is added to it, not kept whole inside a fused multiply-add."""
+    return _concealed(x, x)
+
+
+def _concealed(value, x):
+    """`value`, of which the compiler knows nothing: an exclusive or with zero, as far as no x is NaN, stands before it."""
+    return _bitcast(_bitcast(value, jnp.int32) ^ (x != x).astype(jnp.int32), jnp.float32)
 
 
 # ---------------------------------------------------------------- blocks of 32: one scale, perhaps a minimum
@@ -72,20 +81,20 @@ def _divided(x, by: float):
 
 def _encode_q8_0(blocks):
     d = _divided(jnp.max(jnp.abs(blocks), axis=-1, keepdims=True), 127.0)
-    scaled = blocks * inverse(d)
+    scaled = _alone(blocks * inverse(d))
     whole = jnp.trunc(scaled)
     q = whole + jnp.trunc(2.0 * (scaled - whole))  # halves away from zero
-    return jnp.concatenate([_float16_bytes(d), _signed(q.astype(jnp.int8), jnp.uint8)], axis=-1)
+    return jnp.concatenate([_float16_bytes(d), _bitcast(q.astype(jnp.int8), jnp.uint8)], axis=-1)
 
 
 def _decode_q8_0(blocks):
-    return _float16_at(blocks, 0) * _signed(blocks[..., 2:], jnp.int8).astype(jnp.float32)
+    return _float16_at(blocks, 0) * _bitcast(blocks[..., 2:], jnp.int8).astype(jnp.float32)
 
 
 def _encode_symmetric(blocks, middle: int):
     at = jnp.argmax(jnp.abs(blocks), axis=-1, keepdims=True)
     d = jnp.take_along_axis(blocks, at, axis=-1) / -float(middle)  # the weight furthest from zero is q = 0
-    q = jnp.clip(jnp.trunc(blocks * inverse(d) + (middle + 0.5)), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
+    q = jnp.clip(jnp.trunc(_alone(blocks * inverse(d)) + (middle + 0.5)), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
     return jnp.concatenate([_float16_bytes(d), _small_bytes(q, middle)], axis=-1)
 
 
@@ -96,7 +105,7 @@ def _decode_symmetric(blocks, middle: int):
 def _encode_with_min(blocks, middle: int):
     low, high = jnp.min(blocks, axis=-1, keepdims=True), jnp.max(blocks, axis=-1, keepdims=True)
     d = _divided(high - low, 2.0 * middle - 1)
-    q = jnp.clip(jnp.trunc((blocks - low) * inverse(d) + 0.5), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
+    q = jnp.clip(jnp.trunc(_alone((blocks - low) * inverse(d)) + 0.5), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
     return jnp.concatenate([_float16_bytes(d), _float16_bytes(low), _small_bytes(q, middle)], axis=-1)
 
 
@@ -118,7 +127,6 @@ def _small_numbers(data, middle: int):
 # ---------------------------------------------------------------- blocks of 256: scales that are themselves quantized
 
 
-@functools.partial(jax.jit, static_argnames="high")
 def _encode_with_scaled_min(blocks, high: int):
     groups = split(blocks, 32)
     scales, mins = best_line(groups, high, CUTS, min_at_most_zero=True)
@@ -165,7 +173,6 @@ def _unpack_six_bits(data):
     return scale.astype(jnp.float32)[..., None], m.astype(jnp.float32)[..., None]
 
 
-@jax.jit
 def _encode_q6_k(blocks):
     groups = split(blocks, 16)
     scales = best_scale(groups, -32, 31, ENDS_6_BIT)
@@ -181,7 +188,7 @@ def _encode_q6_k(blocks):
     q = (rounded(groups, d * scale, -32, 31) + 32.0).astype(jnp.uint8).reshape(*blocks.shape[:-1], 2, 4, 32)
     lower = (q[..., :2, :] & 15) | ((q[..., 2:, :] & 15) << 4)
     upper = functools.reduce(jnp.bitwise_or, ((q[..., i, :] >> 4) << (2 * i) for i in range(4)))
-    parts = [join(join(lower)), join(upper), _signed(scale[..., 0].astype(jnp.int8), jnp.uint8), _float16_bytes(d[..., 0, :])]
+    parts = [join(join(lower)), join(upper), _bitcast(scale[..., 0].astype(jnp.int8), jnp.uint8), _float16_bytes(d[..., 0, :])]
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -191,7 +198,7 @@ def _decode_q6_k(blocks):
     upper = parts_of_bytes(upper, 2, -2)
     q = parts_of_bytes(lower, 4, -3).reshape(*upper.shape) | (upper << 4)
     q = q.reshape(*blocks.shape[:-1], 16, 16).astype(jnp.float32) - 32.0
-    scale = _signed(blocks[..., 192:208], jnp.int8).astype(jnp.float32)[..., None]
+    scale = _bitcast(blocks[..., 192:208], jnp.int8).astype(jnp.float32)[..., None]
     return join(_float16_at(blocks, 208)[..., None] * scale * q)
 
 

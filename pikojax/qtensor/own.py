@@ -117,6 +117,7 @@ def _nearest_nf4(x):
 # ---------------------------------------------------------------- packed → float32 rows
 
 
+@functools.partial(jax.jit, static_argnames="format")
 def decode(data, scales, mins, format: Format):
     """data, scales, mins → float32 [..., K_padded]."""
     if data.dtype == jnp.int8:
