@@ -127,7 +127,7 @@ def test_padding_changes_nothing(model):
     bare_BTV, bare = in_parts(*model, tokens_BT, [4, 1])
     padded_BV, cache = prefilled(*model, tokens_BT)  # a block of 16
     assert_close(padded_BV, bare_BTV[:, -1])
-    assert_close(cache.k_LBSGC[:, :, :5], bare.k_LBSGC[:, :, :5])
+    assert_close(cache.k_LBGSC[:, :, :, :5], bare.k_LBGSC[:, :, :, :5])
     np.testing.assert_array_equal(cache.length_B, [5])
 
 
@@ -221,9 +221,9 @@ def test_a_step_reads_the_weights_where_they_lie_and_updates_the_cache_in_place(
     made = re.findall(r"= f32\[(?:1,)?([\d,]+)\]\S* ([\w-]+)\(", compiled)
     copies = [(shape, op) for shape, op in made if shape in matrices and op not in ("parameter", "get-tuple-element", "bitcast")]
     assert {shape for shape, _ in made} & matrices and not copies
-    before = state.cache.k_LBSGC
+    before = state.cache.k_LBGSC
     _, _, after = decode.decode(GPT.forward, cfg, params, state, *rest)
-    assert before.is_deleted() and not after.cache.k_LBSGC.is_deleted()
+    assert before.is_deleted() and not after.cache.k_LBGSC.is_deleted()
 
 
 @pytest.mark.parametrize("n, power", [(1, 1), (2, 2), (3, 4), (64, 64), (65, 128)])

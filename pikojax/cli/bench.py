@@ -2,6 +2,11 @@
 
 The config's own data, batch, optimizer and prefetching; the median of N steps after compiling and one more step to warm up.
 Leaves out: evaluation, checkpoints and samples, which cost what their intervals say.
+
+`pikojax bench matmul --format q4_0 --rows 1 --k 4096 --n 4096`: how fast weights of that format are read and multiplied, beside
+the bandwidth of this machine's memory in the same minute, and how exact the product is. `--format float32` is XLA's own product.
+
+`pikojax bench attention --cache int8 --slots 4096 --rows 1`: the same for the few newest tokens' attention to a cache.
 """
 
 import argparse
@@ -10,16 +15,55 @@ import time
 
 from pikojax.config import UserError, load_config, require
 
-HELP = "measure training speed: pikojax bench train configs/lightllm.toml --steps 8"
+HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8, matmul --format q4_0, or attention --cache int8"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("train",), help="what to measure")
+    parser.add_argument("what", choices=tuple(WHATS), help="what to measure")
     parser.add_argument("items", nargs="*", metavar="CONFIG or key=value", help="as for `pikojax train`; lightllm if left out")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="steps to time (8)")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="train: steps to time (8)")
+    parser.add_argument("--format", default="q4_0", help="matmul: how the weights are stored (q4_0)")
+    parser.add_argument("--rows", type=int, default=1, metavar="M", help="matmul, attention: rows of x, or new tokens (1)")
+    parser.add_argument("--k", type=int, default=4096, metavar="K", help="matmul: inputs (4096)")
+    parser.add_argument("--n", type=int, default=4096, metavar="N", help="matmul: outputs (4096)")
+    parser.add_argument("--cache", default="int8", help="attention: how slots are stored (int8)")
+    parser.add_argument("--slots", type=int, default=4096, metavar="S", help="attention: slots filled (4096)")
+    parser.add_argument("--heads", type=int, default=32, metavar="H", help="attention: query heads (32)")
+    parser.add_argument("--kv-heads", type=int, default=8, metavar="G", help="attention: heads of keys and values (8)")
+    parser.add_argument("--width", type=int, default=64, metavar="C", help="attention: of a head (64)")
 
 
 def run(args: argparse.Namespace) -> dict:
+    return WHATS[args.what](args)
+
+
+def run_matmul(args: argparse.Namespace) -> dict:
+    require(not args.items, f"bench matmul got {' '.join(args.items)!r}; it takes --format, --rows, --k and --n alone")
+    from pikojax.kernels.measure_matmul import measure
+
+    result = measure(args.format, args.rows, args.k, args.n, args.threads)
+    print(
+        f"{result['gb_per_s']:.1f} GB/s of weights ({result['of_bandwidth']:.0%} of the {result['read_bandwidth_gb_per_s']:.1f} GB/s that"
+        f" memory gives), {result['gop_per_s']:,.0f} GOP/s, {result['call_s'] * 1e6:,.0f} µs a call, NMSE {result['nmse']:.1e},"
+        f" {result['format']} by {result['kernel']}"
+    )
+    return result
+
+
+def run_attention(args: argparse.Namespace) -> dict:
+    require(not args.items, f"bench attention got {' '.join(args.items)!r}; it takes --cache, --slots, --rows, --heads, --kv-heads and --width")
+    from pikojax.kernels.measure_attention import measure
+
+    result = measure(args.cache, args.slots, args.rows, args.heads, args.kv_heads, args.width, args.threads)
+    print(
+        f"{result['gb_per_s']:.1f} GB/s of cache ({result['of_bandwidth']:.0%} of the {result['read_bandwidth_gb_per_s']:.1f} GB/s that memory"
+        f" gives), {result['gop_per_s']:,.0f} GOP/s, {result['call_s'] * 1e6:,.0f} µs a call, NMSE {result['nmse']:.1e} (of the kernel alone"
+        f" {result['nmse_kernel']:.1e}), {result['cache']} by {result['kernel']}"
+    )
+    return result
+
+
+def run_train(args: argparse.Namespace) -> dict:
     files = [item for item in args.items if "=" not in item]
     if len(files) > 1:
         raise UserError(f"got {len(files)} configs ({' '.join(files)}), wanted one; settings are written key=value")
@@ -68,3 +112,6 @@ def bench_train(config, n_steps: int) -> dict:
         "compile_s": compile_s,
         "device": jax.devices()[0].device_kind,
     }
+
+
+WHATS = {"train": run_train, "matmul": run_matmul, "attention": run_attention}

@@ -56,6 +56,7 @@ def facts(measure: bool = True, threads: int | None = None) -> dict:
         "memory": _memory(),
         **_tried("compiler", _compiler),
         **_tried("native", _native),
+        **_tried("kernels", _kernels),
         **_tried("caches", _caches),
         "extras": {extra: _presence(parts) for extra, parts in EXTRAS.items()},
         "others": _presence(OTHERS),
@@ -152,6 +153,13 @@ def _native() -> dict:
         except Exception as error:
             found[name] = f"none: {_one_line(error)}"
     return found
+
+
+def _kernels() -> list[dict]:
+    """Each operation that has several kernels, the one that runs here, and why."""
+    from pikojax.kernels import dispatch
+
+    return dispatch.listed()
 
 
 def _caches() -> list[dict]:
@@ -258,6 +266,7 @@ def _rows(found: dict) -> list[tuple[str, str]]:
         ("packages", ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())),
         *_machine_rows(found),
         *(("native", f"{name}: {how}") for name, how in found["native"].items()),
+        *(("kernel", f"{k['op']}: {k['kernel']} ({k['reason']})") for k in found["kernels"]),
         *(("cache", f"{c['path']}: {_size(c['bytes'])}, {c['trouble'] or 'private'}") for c in found["caches"]),
         *((f"extra {extra}", _extra(extra, parts)) for extra, parts in found["extras"].items()),
         *((name, version or f"absent: pip install {name}") for name, version in found["others"].items()),

@@ -1,1 +1,5 @@
-"""Hot operations, one a file, each with a reference that is always right."""
+"""Hot operations, one a file, each with a reference that is always right. `dispatch.py` alone chooses between the kernels of one."""
+
+from pikojax.kernels.matmul import lookup, matmul, prepare, prepare_tree
+
+__all__ = ["lookup", "matmul", "prepare", "prepare_tree"]

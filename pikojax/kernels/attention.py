@@ -6,13 +6,15 @@ out, from the saved weights p and output o:
 
     dv = pᵀ·do        ds = p ∘ (do·vᵀ − rowsum(do ∘ o))        dq = ds·k        dk = dsᵀ·q
 
-Scores and softmax are float32 whatever the inputs are. Leaves out: anything that avoids the T×S matrix (long contexts),
-quantized caches.
+Scores and softmax are float32 whatever the inputs are. Leaves out: anything that avoids the T×S matrix (long contexts). What
+attends to a cache is decode_attention.py's.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+
+from pikojax.kernels.decode_attention import decode_attention
 
 MASKED = -1e30  # finite: a row with nothing to attend to gives a mean, not NaN
 BYTES_IN_CACHE, MOST_PIECES = 1_500_000, 16
@@ -27,10 +29,10 @@ def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None):
     return masked_attention(q_BTHC, k_BTGC, v_BTGC, mask_BTS)
 
 
-def cached_attention(q_BTHC, k_BSGC, v_BSGC, positions_BT):
-    """The query at position p attends to the slots 0 … p of its row."""
-    mask_BTS = jnp.arange(k_BSGC.shape[1])[None, None, :] <= positions_BT[:, :, None]
-    return masked_attention(q_BTHC, k_BSGC.astype(q_BTHC.dtype), v_BSGC.astype(q_BTHC.dtype), mask_BTS)
+def cached_attention(q_BTHC, keys, values, length_B, layer):
+    """The T new tokens, which are in the cache already and counted in `length_B`, attend to all slots of their row up to their own.
+    `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read."""
+    return decode_attention(q_BTHC, keys, values, length_B, layer=layer)
 
 
 @jax.custom_vjp

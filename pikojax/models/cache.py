@@ -2,51 +2,53 @@
 
     forward(cache) writes T new tokens a row into slots length_B … length_B + T, and reads only slots below each token's own.
 
+Head-major: the slots of one kv head lie side by side, which is how attention reads them. The keys and the values of all layers are one
+stack each, plain arrays of floats or quantized (`dtype="int8"` or `"int4"`; kernels/kv_formats.py), written in place.
+
 Rolling back is setting lengths: slots beyond a row's length are never read, so nothing is erased or copied. Reserve as many
 spare slots as a speculative round may write past the end: an update that does not fit would be clamped onto older slots.
 
-Leaves out: quantized slots, paging, sliding windows.
+Leaves out: paging, forgetting what a sliding window has left.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
+
+from pikojax.kernels import kv_formats
+from pikojax.kernels.kv_formats import QuantizedKV
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KVCache:
-    k_LBSGC: jax.Array
-    v_LBSGC: jax.Array
+    k_LBGSC: jax.Array | QuantizedKV
+    v_LBGSC: jax.Array | QuantizedKV
     length_B: jax.Array  # int32: slots filled, a row
 
     @property
     def slots(self) -> int:
-        return self.k_LBSGC.shape[2]
+        return jax.tree.leaves(self.k_LBGSC)[0].shape[3]
 
     def rollback(self, length_B: jax.Array) -> "KVCache":
         """The same buffers with other (shorter) lengths."""
-        return KVCache(self.k_LBSGC, self.v_LBSGC, length_B.astype(jnp.int32))
+        return replace(self, length_B=length_B.astype(jnp.int32))
 
 
 def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width: int, dtype) -> KVCache:
-    shape = (n_layers, batch, slots, n_kv_heads, head_width)
-    return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros((batch,), jnp.int32))
+    """`dtype` is one of floats, or "int8", "int8_g32", "int4"."""
+    shape = (n_layers, batch, n_kv_heads, slots, head_width)
+    of_keys, of_values = kv_formats.OF_CACHE.get(dtype, (dtype, dtype)) if isinstance(dtype, str) else (dtype, dtype)
+    return KVCache(kv_formats.zeros(shape, of_keys), kv_formats.zeros(shape, of_values), jnp.zeros((batch,), jnp.int32))
 
 
 def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> KVCache:
     """`layer`'s new keys and values, each row at its own length. Lengths grow once, after the last layer (`advance`)."""
-
-    def put(all_LBSGC, new_BTGC):
-        new_BTGC = new_BTGC.astype(all_LBSGC.dtype)
-        for row in range(new_BTGC.shape[0]):  # one in-place slice update a row; a batched one would be a scatter
-            start = (layer, row, cache.length_B[row], 0, 0)
-            all_LBSGC = jax.lax.dynamic_update_slice(all_LBSGC, new_BTGC[None, row : row + 1], start)
-        return all_LBSGC
-
-    return KVCache(put(cache.k_LBSGC, k_BTGC), put(cache.v_LBSGC, v_BTGC), cache.length_B)
+    keys = kv_formats.write_kv(cache.k_LBGSC, layer, k_BTGC, cache.length_B)
+    values = kv_formats.write_kv(cache.v_LBGSC, layer, v_BTGC, cache.length_B)
+    return KVCache(keys, values, cache.length_B)
 
 
 def advance(cache: KVCache, n_tokens: int) -> KVCache:
-    return KVCache(cache.k_LBSGC, cache.v_LBSGC, cache.length_B + n_tokens)
+    return replace(cache, length_B=cache.length_B + n_tokens)

@@ -75,7 +75,7 @@ class Block(nnx.Module):
             y_BTHC = causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT)
         else:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
-            y_BTHC = cached_attention(q_BTHC, cache.k_LBSGC[layer], cache.v_LBSGC[layer], positions_BT)
+            y_BTHC = cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, cache.length_B + T, layer)
         return self.out(y_BTHC.reshape(B, T, H * C)), cache
 
     def mlp(self, cfg: GPTConfig, x_BTD):
@@ -117,7 +117,7 @@ class Stem(nnx.Module):
         return dropout(x_BTD, cfg.dropout, key)
 
     def logits_out(self, cfg: GPTConfig, x_BTD):
-        head_DV = self.embed[...].T if cfg.tie else self.head[...]
+        head_DV = layers.as_head(self.embed[...]) if cfg.tie else self.head[...]
         logits_BTV = layers.linear(x_BTD, head_DV, out_dtype=jnp.float32)
         return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pikojax.qtensor import QTensor, dequantize, lookup
 
 # Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread
 # (experiments/train_speed). Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
@@ -104,7 +105,13 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
 def streamed(weights, dtype):
     """One layer's weights, on the device and in the `dtype` of the stream. Whatever memory they come from, their gradient leaves
     the layer in the dtype that they have there, so that the optimizer's arithmetic is the same."""
-    return jax.tree.map(lambda leaf: to_device(leaf).astype(dtype), weights)
+
+    def one(leaf):
+        if isinstance(leaf, QTensor):  # packed numbers have no other type
+            return jax.tree.map(to_device, leaf)
+        return to_device(leaf).astype(dtype)
+
+    return jax.tree.map(one, weights, is_leaf=lambda leaf: isinstance(leaf, QTensor))
 
 
 def on_host(array) -> bool:
@@ -119,15 +126,27 @@ def to_device(array):
 
 
 def linear(x, kernel_KN, bias_N=None, out_dtype=None):
-    """x·W + b over the last axis. All leading axes are one: XLA's CPU back end differentiates the two-dimensional product
-    into two-dimensional products, and a three-dimensional one into transposed copies."""
-    rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_KN, preferred_element_type=jnp.float32).astype(out_dtype or x.dtype)
+    """x·W + b over the last axis, W an array or a QTensor. All leading axes are one: XLA's CPU back end differentiates the
+    two-dimensional product into two-dimensional products, and a three-dimensional one into transposed copies."""
+    rows = _product(x.reshape(-1, x.shape[-1]), kernel_KN).astype(out_dtype or x.dtype)
     y = rows.reshape(*x.shape[:-1], kernel_KN.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
 
 
+def _product(x_RK, kernel_KN):
+    if isinstance(kernel_KN, QTensor):
+        kernel_KN = dequantize(kernel_KN, x_RK.dtype)
+    return jnp.dot(x_RK, kernel_KN, preferred_element_type=jnp.float32)
+
+
 def embed(table_VD, ids):
-    return jnp.take(table_VD, ids, axis=0, mode="clip")
+    """Rows of a table [V, D], or of a QTensor, whose shape is (D, V)."""
+    return lookup(table_VD, ids) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+
+
+def as_head(table_VD):
+    """The table of tokens as the projection [D, V] to their logits. A QTensor is that already."""
+    return table_VD if isinstance(table_VD, QTensor) else table_VD.T
 
 
 def rms_norm(x, scale=None, eps: float = 1e-5):

@@ -21,7 +21,7 @@ CACHE_MULTIPLE = 16  # caches do not forget in order: at a small multiple part o
 LEAST_BYTES, MOST_BYTES = 256 << 20, 1 << 30
 
 
-def read_bandwidth_gb_per_s(threads: int | None = None, buffer_bytes: int | None = None) -> float:
+def read_bandwidth_gb_per_s(threads: int | None = None, buffer_bytes: int | None = None, passes: int = PASSES) -> float:
     """The median of a few passes over a buffer far larger than the caches. Without native code numpy reads."""
     threads = cpu.cores() if threads is None else threads
     buffer_bytes = default_buffer_bytes() if buffer_bytes is None else buffer_bytes
@@ -30,10 +30,10 @@ def read_bandwidth_gb_per_s(threads: int | None = None, buffer_bytes: int | None
     loaded = library("bandwidth")
     if loaded is None:
         return _numpy_gb_per_s(threads, buffer_bytes)
-    rate, checksum = _native_passes(loaded, threads, buffer_bytes, PASSES)
+    rate, checksum = _native_passes(loaded, threads, buffer_bytes, passes)
     if rate == 0:  # the memory could not be had; numpy's error will say so if it cannot either
         return _numpy_gb_per_s(threads, buffer_bytes)
-    _check_sum(checksum, PASSES * _sum_below(buffer_bytes // 4))
+    _check_sum(checksum, passes * _sum_below(buffer_bytes // 4))
     return rate
 
 

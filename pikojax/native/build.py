@@ -34,9 +34,11 @@ from pikojax.native import cpu
 
 TEXT_TRAIN = ("text_train_count.cc", "text_train_bpe.cc", "text_train_unigram.cc")
 LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",), "text": ("text.cc",), "text_train": TEXT_TRAIN}
+LIBRARIES |= {"matmul": ("matmul.cc",), "peak": ("peak.cc",), "attention": ("attention.cc",)}
 SOURCES = Path(__file__).parent
 
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall")
+COMMON_FLAGS += ("-ffp-contract=off",)  # a·b + c is rounded as written: bits must not depend on what a loop was unrolled into
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 PATH_FLAGS = {
     # without the last flag compilers stay at 256 bits, from the days when 512 slowed the clock

@@ -10,12 +10,20 @@
 
 #include "xla/ffi/api/ffi.h"
 
+// A thread that sleeps takes tens of microseconds to wake, which is as long as a small product: so the wait begins with a look or two.
+constexpr int kSpins = 2000;
+
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
 // Calls run(chunk) once for each chunk in [0, chunks) and returns when all are done.
 template <typename Run>
 void for_chunks(xla::ffi::ThreadPool& pool, int64_t chunks, const Run& run) {
   struct Shared {
-    std::atomic<int64_t> next{0};
-    int64_t done = 0;
+    std::atomic<int64_t> next{0}, done{0};
     std::mutex mutex;
     std::condition_variable all_done;
   };
@@ -23,13 +31,16 @@ void for_chunks(xla::ffi::ThreadPool& pool, int64_t chunks, const Run& run) {
   const auto work = [shared, chunks, &run] {
     for (int64_t chunk; (chunk = shared->next.fetch_add(1)) < chunks;) {
       run(chunk);
+      if (shared->done.fetch_add(1) + 1 < chunks) continue;
       const std::lock_guard<std::mutex> lock(shared->mutex);
-      if (++shared->done == chunks) shared->all_done.notify_all();
+      shared->all_done.notify_all();
     }
   };
   const int64_t helpers = (pool.num_threads() < chunks ? pool.num_threads() : chunks) - 1;
   for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule([work] { work(); });
   work();
+  for (int spin = 0; spin < kSpins && shared->done.load() < chunks; ++spin) pause_briefly();
+  if (shared->done.load() == chunks) return;
   std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->all_done.wait(lock, [&] { return shared->done == chunks; });
+  shared->all_done.wait(lock, [&] { return shared->done.load() == chunks; });
 }

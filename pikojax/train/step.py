@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from pikojax.config import Config
 from pikojax.models.catalog import catalog
 from pikojax.models.sharding import params_sharding
+from pikojax.qtensor import QTensor
 from pikojax.train import offload
 from pikojax.train.loss import next_token_loss
 from pikojax.train.optim import clip_factor, make_optimizer, schedule
@@ -107,10 +108,13 @@ def loss_and_gradient(config: Config, loss_fn: Callable, params, batch, key):
 
 
 def compute_params(config: Config, params):
-    """`params` in the dtype of the arithmetic, but for the stacks, which are converted a layer at a time where they are used."""
+    """`params` in the dtype of the arithmetic, but for the stacks, which are converted a layer at a time where they are used,
+    and quantized ones, which have no other type."""
     dtype = compute_dtype(config)
     axes = catalog[config.model.name].axes(config.model)
-    return jax.tree.map(lambda leaf, names: leaf if "layers" in names else leaf.astype(dtype), params, axes)
+    quantized = lambda leaf: isinstance(leaf, QTensor)
+    as_it_is = lambda leaf, names: "layers" in names or quantized(leaf)
+    return jax.tree.map(lambda leaf, names: leaf if as_it_is(leaf, names) else leaf.astype(dtype), params, axes, is_leaf=quantized)
 
 
 def compute_dtype(config: Config):

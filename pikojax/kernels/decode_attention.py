@@ -1,0 +1,127 @@
+"""Decode attention: softmax(q·kᵀ · scale)·v of a few new tokens over a cache of which only the filled slots are read.
+
+    query row t of batch row b stands at position  p = length_B[b] − T + t  and sees the slots  max(0, p − window + 1) … p
+
+`length_B` counts the T new tokens, which are in the cache already. A row that sees nothing (its length is 0) gets zeros.
+Keys and values are head-major, [L, B, G, S, C] with `layer` or [B, G, S, C] without; floats, or `QuantizedKV` (kv_formats.py).
+With `block_table` [B, n_blocks] they are pools [L, P, G, block, C], and slot s of row b is slot s mod block of pool block
+block_table[b, s ÷ block].
+
+The native kernel reads each slot once for all T rows and all query heads of its kv head, straight from the stack. A row's result is the
+same to the bit whatever T, the batch and the number of threads are. Over int8 and int4 slots AVX-512 multiplies bytes: queries and
+weights are quantized to 8 bits on the way (NMSE about 1e-4 against the reference).
+
+Leaves out: gradients, more than 16 rows at once (the reference takes them), other devices' kernels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pikojax.config import require
+from pikojax.kernels import dispatch
+from pikojax.kernels.kv_formats import QuantizedKV, dequantize_kv, rotate
+from pikojax.native import build
+from pikojax.native.ffi import register
+
+MOST_ROWS = 16
+MASKED = -1e30
+
+
+def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+    few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
+    attend = dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
+    return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
+
+
+def why_not(q_BTHC, cache_k, cache_v) -> str | None:
+    """Why the native kernel cannot serve this call, or None."""
+    if jax.default_backend() != "cpu":
+        return f"the native kernel runs on the CPU, not on {jax.default_backend()}"
+    if jax.device_count() > 1:
+        return "a native call is opaque to the partitioner, and there are several devices"
+    if q_BTHC.shape[1] > MOST_ROWS:
+        return f"{q_BTHC.shape[1]} rows at once; the native kernel is for at most {MOST_ROWS}"
+    for cache in (cache_k, cache_v):
+        if not isinstance(cache, QuantizedKV) and cache.dtype not in (jnp.float32, jnp.bfloat16):
+            return f"a cache in {cache.dtype}; the native kernel reads float32, bfloat16 and QuantizedKV"
+    return why_not_here()
+
+
+def why_not_here() -> str | None:
+    """Why no call at all can be native on this machine, or None."""
+    status = build.status("attention")
+    return status.removeprefix("none: ") if status.startswith("none: ") else None
+
+
+# ---------------------------------------------------------------- reference
+
+
+def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+    """All slots are read, and dequantized first. Softmax in float32."""
+    B, T, H, C = q_BTHC.shape
+    if isinstance(cache_k, QuantizedKV) and cache_k.format == "int4_rotated":
+        q_BTHC = rotate(q_BTHC.astype(jnp.float32)).astype(q_BTHC.dtype)
+    k_BGSC, v_BGSC = (_slots(cache, layer, block_table, C).astype(q_BTHC.dtype) for cache in (cache_k, cache_v))
+    G, S = k_BGSC.shape[1:3]
+    R = H // G
+    # Heads are folded into one batch axis N = B·G: plain batched products are what XLA's CPU back end is fastest with.
+    q_NMC = q_BTHC.reshape(B, T, G, R, C).transpose(0, 2, 3, 1, 4).reshape(B * G, R * T, C)
+    scores_NMS = jnp.einsum("nmc,nsc->nms", q_NMC, k_BGSC.reshape(B * G, S, C), preferred_element_type=jnp.float32)
+    scores_NMS = scores_NMS * jnp.float32(C**-0.5 if scale is None else scale)
+    position_BT = length_B[:, None] - T + jnp.arange(T)[None, :]
+    slot_S = jnp.arange(S)[None, None, :]
+    seen_BTS = slot_S <= position_BT[:, :, None]
+    if window is not None:
+        seen_BTS &= slot_S > position_BT[:, :, None] - window
+    seen_NMS = jnp.broadcast_to(seen_BTS[:, None, None], (B, G, R, T, S)).reshape(B * G, R * T, S)
+    p_NMS = jnp.where(seen_NMS, jax.nn.softmax(jnp.where(seen_NMS, scores_NMS, MASKED), axis=-1), 0.0)
+    v_NSC = v_BGSC.reshape(B * G, S, C)
+    o_NMC = jnp.einsum("nms,nsc->nmc", p_NMS.astype(v_NSC.dtype), v_NSC, preferred_element_type=jnp.float32)
+    return o_NMC.reshape(B, G, R, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C).astype(q_BTHC.dtype)
+
+
+def _slots(cache, layer, block_table, width: int):
+    """One layer as floats [B, G, S, C], its rotation kept."""
+    if layer is not None:
+        cache = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), cache)
+    if block_table is not None:
+
+        def gather(pool):
+            blocks = jnp.take(pool, block_table, axis=0, mode="clip").swapaxes(1, 2)  # [B, G, n_blocks, block, …]
+            return blocks.reshape(*blocks.shape[:2], -1, blocks.shape[-1])
+
+        cache = jax.tree.map(gather, cache)
+    return dequantize_kv(cache, width, keep_rotation=True) if isinstance(cache, QuantizedKV) else cache
+
+
+# ---------------------------------------------------------------- native
+
+
+def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+    B, _, H, C = q_BTHC.shape
+    (k, k_scales), (v, v_scales) = (_leaves(cache, layer) for cache in (cache_k, cache_v))
+    require(H % k.shape[2] == 0, f"{H} query heads over {k.shape[2]} kv heads; wanted a multiple")
+    require(window is None or window >= 1, f"got window={window}, wanted at least 1; leave it out to see everything")
+    table = jnp.zeros((B, 0), jnp.int32) if block_table is None else jnp.asarray(block_table, jnp.int32)
+    out_BTHC = _call(
+        q_BTHC.astype(jnp.float32),
+        *(k, k_scales, v, v_scales, length_B.astype(jnp.int32), jnp.asarray(0 if layer is None else layer, jnp.int32), table),
+        window=window or 0,
+        scale=float(C**-0.5 if scale is None else scale),
+        rotated=isinstance(cache_k, QuantizedKV) and cache_k.format == "int4_rotated",
+    )
+    return out_BTHC.astype(q_BTHC.dtype)
+
+
+def _leaves(cache, layer):
+    data, scales = (cache.data, cache.scales) if isinstance(cache, QuantizedKV) else (cache, jnp.zeros((0,), jnp.float32))
+    if layer is None:
+        data, scales = data[None], scales[None]
+    return data, scales
+
+
+def _call(q_BTHC, *operands, window: int, scale: float, rotated: bool):
+    target = register("attention", "pikojax_decode_attention")
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(q_BTHC.shape, jnp.float32), vmap_method="sequential")
+    return call(q_BTHC, *operands, window=np.int64(window), scale=np.float32(scale), rotated=rotated)

@@ -1,0 +1,230 @@
+// Decode attention over a cache: o = softmax(q·kᵀ · scale)·v for up to a few rows of queries, each slot read once.
+//   tile by tile:  most = max(scores);  p = 2^(scores − most);  top' = max(top, most);  fade = 2^(top − top');  share = 2^(most − top')
+//                  sum = sum · fade + share · Σ p;   o = o · fade + share · p·v
+// One piece of work is a split (1,024 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
+// all T tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
+// Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on any threads. Leaves out: gradients, dropout, masks of other shapes.
+#pragma once
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "attention_float.h"
+#include "attention_int8.h"
+#include "attention_problem.h"
+
+namespace attention {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+struct Piece {
+  int64_t b, g, split;
+};
+
+// 64-byte aligned floats of this thread, kept from call to call: fresh memory would have to be cleared by the system every time.
+inline float* scratch(int64_t floats) {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local int64_t held = 0;
+  if (floats > held) {
+    held = 0;
+    memory.reset(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64));
+    if (!memory) throw std::bad_alloc();
+    held = floats;
+  }
+  return static_cast<float*>(memory.get());
+}
+
+// In place: x · H of the largest power of two n that divides C, block by block; H / √n is its own inverse.
+inline void rotate(float* x, int64_t C) {
+  const int64_t n = C & -C;
+  for (int64_t half = 1; half < n; half *= 2) {
+    for (int64_t start = 0; start < C; start += 2 * half) {
+      for (int64_t i = start; i < start + half; ++i) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a + b;
+        x[i + half] = a - b;
+      }
+    }
+  }
+  const float unit = 1.0f / std::sqrt(static_cast<float>(n));
+  for (int64_t c = 0; c < C; ++c) x[c] *= unit;
+}
+
+// Query rows [rows, padded C] of one kv head, scaled so that 2^score is the weight.
+inline void gather_queries(const Problem& p, int64_t b, int64_t g, float* out) {
+  const int64_t R = p.H / p.G, padded = FloatTiles::padded(p.C);
+  for (int64_t m = 0; m < p.rows(); ++m, out += padded) {
+    std::memcpy(out, p.q + ((b * p.T + m / R) * p.H + g * R + m % R) * p.C, p.C * sizeof(float));
+    std::fill(out + p.C, out + padded, 0.0f);
+    if (p.rotated) rotate(out, p.C);
+    for (int64_t c = 0; c < p.C; ++c) out[c] *= p.scale * 1.44269504f;
+  }
+}
+
+// What one piece of work leaves: for each query row the greatest score, the sum of weights, and o.
+struct Partial {
+  float *top, *sum, *o;
+  Partial(float* memory, int64_t rows) : top(memory), sum(memory + rows), o(memory + 2 * rows) {}
+  static int64_t floats(int64_t rows, int64_t width) { return rows * (2 + width); }
+};
+
+template <typename Tiles>
+class Attend {
+ public:
+  Attend(const Problem& p, Piece piece, Partial out) : p_(p), piece_(piece), out_(out) {}
+
+  void run() {
+    const int64_t rows = p_.rows(), q_floats = (rows * FloatTiles::padded(p_.C) + 15) / 16 * 16;
+    float* memory = scratch(q_floats + Tiles::floats(p_) + rows * kLanes);
+    float* q = memory;
+    sums_ = memory + q_floats + Tiles::floats(p_);
+    std::fill(sums_, sums_ + rows * kLanes, 0.0f);
+    std::fill(out_.top, out_.top + rows, kNothing);
+    std::fill(out_.o, out_.o + rows * Tiles::width(p_), 0.0f);
+    gather_queries(p_, piece_.b, piece_.g, q);
+    Tiles tiles(p_, q, out_.o, memory + q_floats);
+    const Range all = seen_by_any(p_, piece_.b);
+    const int64_t first = std::max(all.first, piece_.split * kSplit) / kTile * kTile;
+    for (int64_t slot = first; slot < std::min(all.end, (piece_.split + 1) * kSplit); slot += kTile) {
+      const Tile tile(p_, piece_.b, piece_.g, slot, all);
+      tiles.pack(tile);
+      rows_of_tile(tiles, slot);
+    }
+    for (int64_t m = 0; m < rows; ++m) out_.sum[m] = sum(load(sums_ + m * kLanes));
+  }
+
+ private:
+  // All rows that see a slot of the tile, four at a time.
+  void rows_of_tile(Tiles& tiles, int64_t slot) {
+    const int64_t R = p_.H / p_.G;
+    int64_t t = 0, end = p_.T;
+    while (t < end && seen_by(p_, piece_.b, t).end <= slot) ++t;
+    while (t < end && seen_by(p_, piece_.b, end - 1).first >= slot + kTile) --end;
+    int64_t m = t * R;
+    for (; m + 4 <= end * R; m += 4) rows_at_once<4>(tiles, m, slot);
+    if (end * R - m == 3) rows_at_once<3>(tiles, m, slot);
+    if (end * R - m == 2) rows_at_once<2>(tiles, m, slot);
+    if (end * R - m == 1) rows_at_once<1>(tiles, m, slot);
+  }
+
+  template <int N>
+  void rows_at_once(Tiles& tiles, int64_t m, int64_t slot) {
+    alignas(64) float scores[N][kTile], factors[16] = {};
+    Vec totals[N];
+    bool sees_all[N];
+    tiles.template scores<N>(m, scores);
+    for (int r = 0; r < N; ++r) {
+      sees_all[r] = hide_unseen(m + r, slot, scores[r]);
+      const float most = weights_of(scores[r], totals[r]), before = out_.top[m + r], top = std::max(before, most);
+      out_.top[m + r] = top;
+      factors[r] = before - top;
+      factors[4 + r] = most - top;
+    }
+    for (int i = 0; i < 8; i += kLanes) store(factors + i, exp2(load(factors + i)));
+    const float *fade = factors, *share = factors + 4;
+    for (int r = 0; r < N; ++r) {
+      float* sums = sums_ + (m + r) * kLanes;
+      store(sums, fma(totals[r], splat(share[r]), load(sums) * splat(fade[r])));
+    }
+    tiles.template weigh<N>(m, scores, fade, share, sees_all);
+  }
+
+  // → whether there was nothing to hide
+  bool hide_unseen(int64_t m, int64_t slot, float* scores) const {
+    const Range seen = seen_by(p_, piece_.b, m / (p_.H / p_.G));
+    for (int64_t s = slot; s < std::min(seen.first, slot + kTile); ++s) scores[s - slot] = kNothing;
+    for (int64_t s = std::max(seen.end, slot); s < slot + kTile; ++s) scores[s - slot] = kNothing;
+    return seen.first <= slot && slot + kTile <= seen.end;
+  }
+
+  // Scores become weights, the greatest of which is 1. → the greatest score
+  static float weights_of(float* scores, Vec& total) {
+    Vec most = load(scores);
+    for (int s = kLanes; s < kTile; s += kLanes) most = max(load(scores + s), most);
+    const float top = greatest(most);
+    total = Vec{};
+    for (int s = 0; s < kTile; s += kLanes) {
+      const Vec weights = exp2(load(scores + s) - splat(top));
+      store(scores + s, weights);
+      total = total + weights;
+    }
+    return top;
+  }
+
+  const Problem& p_;
+  const Piece piece_;
+  const Partial out_;
+  float* sums_ = nullptr;  // [rows, kLanes]
+};
+
+// Adds up a batch row and kv head's pieces, in order (into the first one). A query row that saw nothing gets zeros.
+template <typename Tiles>
+void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
+  const int64_t rows = p.rows(), R = p.H / p.G, width = Tiles::width(p), stride = Partial::floats(rows, width);
+  for (int64_t m = 0; m < rows; ++m) {
+    float top = kNothing, sum = 0;
+    const auto part = [&](int64_t i) { return Partial(partials + i * stride, rows); };
+    for (int64_t i = 0; i < n; ++i) top = std::max(top, part(i).top[m]);
+    float* out = p.out + ((b * p.T + m / R) * p.H + g * R + m % R) * p.C;
+    std::fill(out, out + p.C, 0.0f);
+    if (top == kNothing) continue;
+    float* o = part(0).o + m * width;
+    for (int64_t i = 0; i < n; ++i) {
+      const float share = exp2(splat(part(i).top[m] - top))[0], *from = part(i).o + m * width;
+      sum = sum + share * part(i).sum[m];
+      for (int64_t c = 0; c < width; ++c) o[c] = i == 0 ? share * o[c] : o[c] + share * from[c];
+    }
+    for (int64_t c = 0; c < p.C; ++c) out[c] = o[Tiles::column(p, c)] / sum;
+  }
+}
+
+template <typename Tiles, typename Parallel>
+void attend_with(const Problem& p, const Parallel& parallel) {
+  std::vector<Piece> pieces;
+  std::vector<int64_t> first_piece;  // of each batch row and kv head
+  for (int64_t head = 0; head < p.B * p.G; ++head) {
+    const Range seen = seen_by_any(p, head / p.G);
+    first_piece.push_back(pieces.size());
+    if (seen.empty()) continue;
+    for (int64_t split = seen.first / kSplit; split * kSplit < seen.end; ++split) pieces.push_back({head / p.G, head % p.G, split});
+  }
+  first_piece.push_back(pieces.size());
+  const int64_t floats = Partial::floats(p.rows(), Tiles::width(p));
+  std::unique_ptr<float[]> partials(new float[pieces.size() * floats + 1]);
+  std::vector<std::atomic<int64_t>> left(p.B * p.G);
+  for (int64_t head = 0; head < p.B * p.G; ++head) {
+    left[head] = first_piece[head + 1] - first_piece[head];
+    if (left[head] == 0) merge<Tiles>(p, head / p.G, head % p.G, nullptr, 0);
+  }
+  std::atomic<bool> failed{false};  // an exception must not leave a thread of the pool
+  parallel(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+    const Piece piece = pieces[i];
+    const int64_t head = piece.b * p.G + piece.g, first = first_piece[head];
+    try {
+      Attend<Tiles>(p, piece, Partial(partials.get() + i * floats, p.rows())).run();
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    if (--left[head] == 0) merge<Tiles>(p, piece.b, piece.g, partials.get() + first * floats, first_piece[head + 1] - first);
+  });
+  if (failed) throw std::bad_alloc();
+}
+
+// Throws std::bad_alloc, and nothing else.
+template <typename Parallel>
+void attend(const Problem& p, const Parallel& parallel) {
+#if defined(PIKOJAX_ATTENTION_INT8)
+  const auto bytes = [](const Store& store) { return store.kind == Kind::int8 || store.kind == Kind::int4; };
+  if (bytes(p.k) && bytes(p.v)) return attend_with<Int8Tiles>(p, parallel);
+#endif
+  attend_with<FloatTiles>(p, parallel);
+}
+
+}  // namespace attention

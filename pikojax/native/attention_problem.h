@@ -1,0 +1,81 @@
+// What one call of decode attention is asked, where a slot lies, and how the work is cut.
+//   query row t of batch row b stands at position length[b] − T + t and sees the slots (position − window, position]
+// Slots are taken in tiles of 64 and tiles in splits of 1,024, both counted from slot 0: what a row's sum looks like depends on
+// nothing but the row, neither on the batch nor on the threads.
+// Leaves out: checking shapes (attention.cc); wrong lengths, layers and block numbers are clamped here, so that none reads astray.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+namespace attention {
+
+constexpr int kTile = 64;
+constexpr int64_t kSplit = 1024;
+constexpr int kGroup = 32;  // values that share a scale, in the formats that have more than one a slot
+
+enum class Kind { float32, bfloat16, int8, int4 };
+
+// The keys, or the values, of one layer.
+struct Store {
+  Kind kind;
+  const uint8_t* data;
+  int64_t row_bytes;   // of one slot and head
+  const void* scales;  // float16 or float32, `n_scales` a slot and head: 0 (floats), 1, or one for each group of 32
+  bool half_scales;
+  int n_scales;
+};
+
+struct Problem {
+  int64_t B, T, H, G, C, S;
+  int64_t window;  // 0: none
+  float scale;
+  bool rotated;  // the keys are rotated: rotate the queries too
+  const float* q;
+  const int32_t* lengths;
+  const int32_t* table;  // [B, n_blocks], or null: row b's slots lie in order
+  int64_t n_blocks, block, pool;
+  Store k, v;
+  float* out;
+
+  int64_t rows() const { return T * (H / G); }  // query rows of one kv head: row m is token m / R, head g · R + m % R
+};
+
+struct Range {
+  int64_t first, end;  // slots
+  bool empty() const { return first >= end; }
+};
+
+inline Range seen_by(const Problem& p, int64_t b, int64_t t) {
+  const int64_t length = std::clamp<int64_t>(p.lengths[b], 0, p.S), end = length - p.T + t + 1;
+  return {p.window == 0 ? 0 : std::max<int64_t>(0, end - p.window), std::max<int64_t>(0, end)};
+}
+
+inline Range seen_by_any(const Problem& p, int64_t b) { return {seen_by(p, b, 0).first, seen_by(p, b, p.T - 1).end}; }
+
+// The place of a slot among the slots-and-heads of the layer.
+inline int64_t place(const Problem& p, int64_t b, int64_t g, int64_t slot) {
+  if (p.table == nullptr) return (b * p.G + g) * p.S + slot;
+  const int64_t page = std::clamp<int64_t>(p.table[b * p.n_blocks + slot / p.block], 0, p.pool - 1);
+  return (page * p.G + g) * p.block + slot % p.block;
+}
+
+// 64 slots. Those that no query row sees are never read: a neighbour that is seen stands in for each, and gets the weight 0.
+struct Tile {
+  int64_t first;
+  int64_t at[kTile];  // their places
+  bool in_order;      // at[i] = at[0] + i
+
+  Tile(const Problem& p, int64_t b, int64_t g, int64_t first, Range seen) : first(first) {
+    in_order = p.table == nullptr && seen.first <= first && first + kTile <= seen.end;
+    if (in_order) {
+      at[0] = place(p, b, g, first);
+      for (int i = 1; i < kTile; ++i) at[i] = at[0] + i;
+    } else {
+      for (int i = 0; i < kTile; ++i) at[i] = place(p, b, g, std::clamp(first + i, seen.first, seen.end - 1));
+      in_order = true;
+      for (int i = 1; i < kTile; ++i) in_order &= at[i] == at[0] + i;
+    }
+  }
+};
+
+}  // namespace attention

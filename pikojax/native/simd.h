@@ -1,0 +1,157 @@
+// The vector operations that kernels are written with, once, for AVX-512 with VNNI, AVX2, and any other processor.
+//   kLanes outputs side by side: 16, 8 or 4;  Bytes: four bytes a lane;  Ints and Floats: one number a lane
+// Plain arithmetic (+ * & | >>) is the compilers' own on vector types; only what they lack is written here, three times.
+// Leaves out: whatever no kernel uses; multiply-adds without rounding in between where the processor is not known to have them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef uint8_t Bytes __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+
+template <typename Vector>
+inline Vector load(const void* at) {
+  Vector vector;
+  std::memcpy(&vector, at, sizeof vector);
+  return vector;
+}
+
+template <typename Vector>
+inline void store(void* at, Vector vector) {
+  std::memcpy(at, &vector, sizeof vector);
+}
+
+inline Ints all_lanes(int32_t value) { return value - Ints{}; }
+inline Floats all_lanes(float value) { return value - Floats{}; }
+inline Floats to_float(Ints ints) { return __builtin_convertvector(ints, Floats); }
+
+inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 3); }
+
+// Four activations as one number, to be multiplied with the four bytes of each lane.
+inline int32_t load_four(const int8_t* at) {
+  int32_t four;
+  std::memcpy(&four, at, 4);
+  return four;
+}
+
+// sum + Σ code · activation over the four bytes of a lane. Exact: AVX2's 16-bit sums of two products hold up to 128 · 128.
+// dot_wide is for codes above 127. With AVX2 those would not fit, so there it gives Σ (code − 128) · activation.
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+
+constexpr bool kWideIsCentred = false;
+
+inline Ints dot(Ints sum, Bytes codes, int32_t four) {
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
+}
+inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
+
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+
+// kLanes bytes as floats.
+inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)at))); }
+inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)at))); }
+
+inline Floats load_halves(const uint8_t* at) { return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)at)); }
+
+inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
+  const __m512i tables = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+  return (Bytes)_mm512_shuffle_epi8(tables, (__m512i)indices);
+}
+
+#elif defined(__AVX2__)
+
+constexpr bool kWideIsCentred = true;
+
+inline Ints add_pairs(Ints sum, __m256i pairs) { return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+inline Ints dot(Ints sum, Bytes codes, int32_t four) {
+  return add_pairs(sum, _mm256_maddubs_epi16((__m256i)codes, _mm256_set1_epi32(four)));
+}
+inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) {
+  const __m256i weights = (__m256i)(codes ^ 128);  // |weight| times activation with the weight's sign
+  return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(_mm256_set1_epi32(four), weights)));
+}
+
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+
+inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
+inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
+
+inline Floats load_halves(const uint8_t* at) { return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at)); }
+
+inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
+  const __m256i tables = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  return (Bytes)_mm256_shuffle_epi8(tables, (__m256i)indices);
+}
+
+#else
+
+constexpr bool kWideIsCentred = false;
+
+inline Ints dot(Ints sum, Bytes codes, int32_t four) {
+  const Ints lanes = (Ints)codes;
+  for (int i = 0; i < 4; ++i) {
+    int8_t activation;
+    std::memcpy(&activation, (const char*)&four + i, 1);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    sum += ((lanes >> (8 * i)) & 255) * activation;
+#else
+    sum += ((lanes >> (24 - 8 * i)) & 255) * activation;
+#endif
+  }
+  return sum;
+}
+inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
+
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
+
+inline Floats load_unsigned(const uint8_t* at) { return Floats{(float)at[0], (float)at[1], (float)at[2], (float)at[3]}; }
+inline Floats load_signed(const uint8_t* at) {
+  return Floats{(float)(int8_t)at[0], (float)(int8_t)at[1], (float)(int8_t)at[2], (float)(int8_t)at[3]};
+}
+
+// float16 → float32: the exponent is moved into place, and a multiplication by 2^112 corrects its bias, subnormals included.
+inline float half_to_float(uint16_t half) {
+  const uint32_t exponent_and_fraction = (uint32_t)(half & 0x7fff) << 13;
+  const bool special = (half & 0x7c00) == 0x7c00;  // infinity and NaN
+  uint32_t bits = exponent_and_fraction;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  value *= 0x1p112f;
+  std::memcpy(&bits, &value, 4);
+  if (special) bits = 0x7f800000u | exponent_and_fraction;
+  bits |= (uint32_t)(half & 0x8000) << 16;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline Floats load_halves(const uint8_t* at) {
+  Floats floats;
+  for (int i = 0; i < kLanes; ++i) {
+    uint16_t half;
+    std::memcpy(&half, at + 2 * i, 2);
+    floats[i] = half_to_float(half);
+  }
+  return floats;
+}
+
+inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
+  Bytes found;
+  for (int i = 0; i < 4 * kLanes; ++i) found[i] = table[indices[i]];
+  return found;
+}
+
+#endif

@@ -1,0 +1,58 @@
+"""What quantizing a model cost: bytes before and after, and the relative error of each matrix, √(Σ(ŵ − w)² / Σw²)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pikojax.qtensor import QTensor, dequantize
+from pikojax.quant.tree import is_qtensor, path_name
+
+
+class Line(NamedTuple):
+    path: str
+    shape: tuple[int, ...]  # logical, with stacks
+    format: str  # or the float type
+    bytes_before: int
+    bytes_after: int
+    error: float  # relative; 0 where nothing changed
+    n_padded: int  # zeros that fill the last block of each output
+
+
+def compare(params, quantized) -> list[Line]:
+    """One line a parameter."""
+    before = jax.tree_util.tree_leaves_with_path(params)
+    after = jax.tree.leaves(quantized, is_leaf=is_qtensor)
+    return [_line(path_name(path), old, new) for (path, old), new in zip(before, after, strict=True)]
+
+
+def _line(path: str, old, new) -> Line:
+    if not isinstance(new, QTensor):
+        return Line(path, old.shape, str(new.dtype), old.nbytes, new.nbytes, 0.0, 0)
+    back = dequantize(new)
+    shape = (*new.stack, *new.shape)
+    old_KN = jnp.asarray(old, jnp.float32) if old.shape == shape else jnp.swapaxes(jnp.asarray(old, jnp.float32), -1, -2)
+    error = jnp.sqrt(jnp.sum(jnp.square(back - old_KN)) / jnp.maximum(jnp.sum(jnp.square(old_KN)), 1e-30))
+    return Line(path, shape, new.format, old.nbytes, new.n_bytes, float(error), new.n_padded)
+
+
+def table(lines: list[Line]) -> str:
+    """The lines as text, the totals last."""
+    cells = [("parameter", "shape", "format", "bytes", "before", "error")]
+    for line in lines:
+        shape = "×".join(map(str, line.shape)) + (f" (+{line.n_padded})" if line.n_padded else "")
+        cells.append(
+            (
+                line.path,
+                shape,
+                line.format,
+                f"{line.bytes_after:,}",
+                f"{line.bytes_before:,}",
+                f"{line.error:.2%}" if line.error else "",
+            )
+        )
+    before, after = sum(line.bytes_before for line in lines), sum(line.bytes_after for line in lines)
+    cells.append(("all", "", "", f"{after:,}", f"{before:,}", ""))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    rows = ("  ".join(cell.rjust(w) if i > 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in cells)
+    return "\n".join(row.rstrip() for row in rows)

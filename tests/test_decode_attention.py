@@ -1,0 +1,307 @@
+"""Decode attention: each format and shape against float64, rows that depend on nothing beside them, and slots that are never copied."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sanitized
+
+from pikojax.config import GPTConfig
+from pikojax.infer import decode
+from pikojax.infer.sampling import make_settings
+from pikojax.kernels import decode_attention as attention
+from pikojax.kernels import kv_formats
+from pikojax.models import catalog
+from pikojax.native import build, cpu
+
+needs_native = pytest.mark.skipif(attention.why_not_here() is not None, reason=str(attention.why_not_here()))
+FORMATS = {name: (name, name) for name in ("float32", "bfloat16", "int8", "int8_g32")} | {"int4": ("int4_rotated", "int4")}
+LIMIT = {"float32": 1e-10, "bfloat16": 1e-10, "int8": 5e-4, "int8_g32": 5e-4, "int4": 5e-4}
+
+SHAPES = {  # T, H, G, C, S, window
+    "one row of grouped heads": (1, 8, 2, 64, 333, None),
+    "one kv head for all": (5, 7, 1, 80, 129, None),
+    "a kv head each, sixteen rows": (16, 3, 3, 32, 65, None),
+    "two splits": (2, 4, 2, 64, 1100, None),
+    "wide, a window": (3, 4, 1, 128, 300, 70),
+    "no power of two, a window below a tile": (4, 6, 2, 96, 200, 5),
+    "narrow and odd": (2, 2, 2, 6, 70, None),
+    "a single slot": (1, 2, 1, 33, 1, None),
+}
+
+
+@pytest.fixture(params=["best", *(pytest.param(path, marks=pytest.mark.slow) for path in cpu.PATHS)])
+def path(request, monkeypatch):
+    """The path that this processor takes; the slow half forces each that it can run."""
+    if request.param != "best":
+        if not cpu.PATHS[request.param] <= cpu.features():
+            pytest.skip(f"this processor has no {request.param}")
+        monkeypatch.setenv("PIKOJAX_CPU", request.param)
+    return cpu.chosen_path()
+
+
+def draw(B, T, H, G, C, S, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape).astype(np.float32) for shape in ((B, T, H, C), (B, G, S, C), (B, G, S, C)))
+
+
+def stored(x, format: str):
+    return kv_formats.quantize_kv(jnp.asarray(x), format) if format in kv_formats.FORMATS else jnp.asarray(x).astype(format)
+
+
+def as_floats(cache, width: int):
+    is_quantized = isinstance(cache, kv_formats.QuantizedKV)
+    return np.asarray(kv_formats.dequantize_kv(cache, width) if is_quantized else cache.astype(jnp.float32), np.float64)
+
+
+def exact(q_BTHC, k_BGSC, v_BGSC, length_B, window=None, scale=None):
+    """By the definition, row for row, in float64."""
+    (B, T, H, C), G = q_BTHC.shape, k_BGSC.shape[1]
+    out = np.zeros((B, T, H, C))
+    for b, t, h in np.ndindex(B, T, H):
+        end = length_B[b] - T + t + 1
+        seen = slice(max(0, end - window) if window else 0, max(0, end))
+        scores_S = k_BGSC[b, h * G // H, seen] @ q_BTHC[b, t, h].astype(np.float64) * (C**-0.5 if scale is None else scale)
+        if scores_S.size:
+            p_S = np.exp(scores_S - scores_S.max())
+            out[b, t, h] = p_S @ v_BGSC[b, h * G // H, seen] / p_S.sum()
+    return out
+
+
+def nmse(got, want):
+    return np.sum(np.square(np.asarray(got, np.float64) - want)) / np.sum(np.square(want))
+
+
+def jitted(attend, **static):
+    """A new function each time: jit would find the trace of another path."""
+    return jax.jit(lambda *arrays, **traced: attend(*arrays, **traced, **static))
+
+
+# ---------------------------------------------------------------- right
+
+
+@needs_native
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_format_and_shape_is_the_definition(path, name, shape):
+    T, H, G, C, S, window = SHAPES[shape]
+    q_BTHC, *pair = draw(3, T, H, G, C, S)
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([S, min(S, T), S // 2], np.int32)
+    want = exact(q_BTHC, as_floats(keys, C), as_floats(values, C), length_B, window)
+    lowered = jitted(attention.decode_attention, window=window).lower(q_BTHC, keys, values, length_B)
+    assert f"pikojax_decode_attention_{path}" in lowered.as_text()  # the native target, not the reference
+    assert nmse(lowered.compile()(q_BTHC, keys, values, length_B), want) < LIMIT[name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_reference_is_the_definition(name):
+    q_BTHC, *pair = draw(3, 4, 6, 2, 80, 50)
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([50, 3, 20], np.int32)
+    want = exact(q_BTHC, as_floats(keys, 80), as_floats(values, 80), length_B, 9, 0.3)
+    got = jitted(attention.reference, window=9, scale=0.3)(q_BTHC, keys, values, length_B)
+    assert nmse(got, want) < 1e-10
+    np.testing.assert_array_equal(got[1, 0], 0)  # length 3 with 4 rows: the first one stands before slot 0
+
+
+@needs_native
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_sees_nothing_gets_zeros_and_what_is_not_filled_is_not_read(path, name):
+    q_BTHC, *pair = draw(4, 3, 4, 2, 64, 150)
+    length_B = np.asarray([0, 1, 2, 100], np.int32)
+    attend = jitted(attention.native)
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    whole = np.asarray(attend(q_BTHC, keys, values, length_B))
+
+    def spoil(leaf):  # NaN, or the worst that bytes can say
+        beyond = jnp.arange(150)[None, None, :, None] >= length_B[:, None, None, None]
+        return jnp.where(beyond, jnp.asarray(jnp.nan if leaf.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) else 127, leaf.dtype), leaf)
+
+    spoiled = np.asarray(attend(q_BTHC, *jax.tree.map(spoil, (keys, values)), length_B))
+    np.testing.assert_array_equal(spoiled, whole)
+    np.testing.assert_array_equal(whole[0], 0)
+    np.testing.assert_array_equal(whole[1, :2], 0)
+    assert np.all(np.any(whole[1:, 2] != 0, axis=-1))
+
+
+@needs_native
+def test_wrong_lengths_layers_and_blocks_read_nothing_astray(path):
+    q_BTHC, k_BGSC, v_BGSC = draw(2, 1, 2, 1, 32, 40)
+    k, v = jnp.asarray(k_BGSC)[None], jnp.asarray(v_BGSC)[None]
+    attend = jitted(attention.native)
+    full = attend(q_BTHC, k, v, np.asarray([40, 40], np.int32), layer=0)
+    np.testing.assert_array_equal(attend(q_BTHC, k, v, np.asarray([10**6, 41], np.int32), layer=9), full)
+    table_BN = np.asarray([[10**6], [-5]], np.int32)
+    np.testing.assert_array_equal(attend(q_BTHC, k, v, np.asarray([40, 0], np.int32), layer=-3, block_table=table_BN)[1], 0)
+
+
+# ---------------------------------------------------------------- independent rows
+
+
+@needs_native
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("window", [None, 50])
+def test_a_row_has_the_same_bits_alone_in_a_batch_and_among_other_tokens(path, name, window):
+    B, T, S = 3, 16, 1200
+    q_BTHC, *pair = draw(B, T, 6, 2, 64, S, seed=1)
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([S, 70, 1030], np.int32)
+    attend = jitted(attention.native, window=window)
+    together = np.asarray(attend(q_BTHC, keys, values, length_B))
+    for t in (0, 5, 15):
+        alone = attend(q_BTHC[:, t : t + 1], keys, values, length_B - T + t + 1)
+        np.testing.assert_array_equal(np.asarray(alone)[:, 0].view(np.int32), together[:, t].view(np.int32))
+    five = attend(q_BTHC[:, 4:9], keys, values, length_B - T + 9)
+    np.testing.assert_array_equal(np.asarray(five).view(np.int32), together[:, 4:9].view(np.int32))
+    for b in range(B):
+        solo = attend(q_BTHC[b : b + 1], *jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], (keys, values)), length_B[b : b + 1])
+        np.testing.assert_array_equal(np.asarray(solo)[0].view(np.int32), together[b].view(np.int32))
+
+
+@needs_native
+@pytest.mark.parametrize("block", [16, 64, 7])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_permuted_block_table_changes_no_bit(path, name, block):
+    B, n_blocks, G = 2, 90 // block + 1, 2
+    S = n_blocks * block
+    q_BTHC, *pair = draw(B, 2, 4, G, 64, S, seed=2)
+    table_BN = np.random.default_rng(0).permutation(B * n_blocks + 3)[: B * n_blocks].reshape(B, n_blocks).astype(np.int32)
+
+    def pool(leaf):  # [B, G, S, X] → [P, G, block, X]
+        leaf = np.asarray(leaf)
+        made = np.full((B * n_blocks + 3, G, block, leaf.shape[-1]), 100, leaf.dtype)
+        made[table_BN.reshape(-1)] = leaf.reshape(B, G, n_blocks, block, -1).transpose(0, 2, 1, 3, 4).reshape(-1, G, block, leaf.shape[-1])
+        return jnp.asarray(made)
+
+    in_order = tuple(stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([S, S - 11], np.int32)
+    for attend in (attention.native, attention.reference):
+        whole = jitted(attend)(q_BTHC, *in_order, length_B)
+        paged = jitted(attend)(q_BTHC, *jax.tree.map(pool, in_order), length_B, block_table=table_BN)
+        np.testing.assert_array_equal(np.asarray(paged), np.asarray(whole))
+
+
+# ---------------------------------------------------------------- inside programs
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["float32", "int8", "int4"])
+def test_a_traced_layer_of_a_stack_inside_scan_and_vmap(name):
+    q_BTHC, *pair = draw(2, 1, 4, 2, 64, 40)
+    stacks = tuple(stored(np.stack([x, 2 * x, x[:, :, ::-1]]), format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([40, 13], np.int32)
+    attend = functools.partial(attention.decode_attention, q_BTHC)
+    each = [attend(*jax.tree.map(lambda leaf, i=i: leaf[i], stacks), length_B) for i in range(3)]
+
+    scanned = jax.jit(lambda stacks: jax.lax.scan(lambda _, i: (None, attend(*stacks, length_B, layer=i)), None, jnp.arange(3))[1])
+    np.testing.assert_array_equal(scanned(stacks), np.stack(each))
+    mapped = jax.jit(jax.vmap(lambda keys, values: attend(keys, values, length_B)))
+    np.testing.assert_array_equal(mapped(*stacks), np.stack(each))
+    assert not np.array_equal(each[0], each[1]) and not np.array_equal(each[0], each[2])
+
+
+def test_what_cannot_be_native_says_why_and_the_reference_serves(monkeypatch):
+    q_BTHC, k_BGSC, v_BGSC = map(jnp.asarray, draw(1, 17, 2, 1, 8, 20))
+    assert "17 rows" in attention.why_not(q_BTHC, k_BGSC, v_BGSC)
+    assert "float16" in attention.why_not(q_BTHC[:, :1], k_BGSC.astype(jnp.float16), v_BGSC)
+    length_B = np.asarray([20], np.int32)
+    np.testing.assert_array_equal(attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), attention.reference(q_BTHC, k_BGSC, v_BGSC, length_B))
+    monkeypatch.setattr(build, "status", lambda name: "none: no C++ compiler")
+    assert attention.why_not(q_BTHC[:, :1], k_BGSC, v_BGSC) == "no C++ compiler"
+
+
+# ---------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("format, most", [("int8", 1.5e-4), ("int8_g32", 1e-4), ("int4", 1.5e-2), ("int4_rotated", 1.5e-2)])
+@pytest.mark.parametrize("width", [64, 80, 6, 33])
+def test_formats_keep_what_they_promise(format, most, width):
+    x = np.random.default_rng(0).standard_normal((2, 3, 50, width)).astype(np.float32)
+    x[0, 0, 0] = 0
+    back = np.asarray(kv_formats.dequantize_kv(kv_formats.quantize_kv(jnp.asarray(x), format), width))
+    assert nmse(back, x) < most
+    np.testing.assert_array_equal(back[0, 0, 0], 0)
+    assert np.all(np.asarray(kv_formats.quantize_kv(jnp.asarray(x), format).scales) >= 0)
+
+
+def test_a_rotation_saves_keys_with_an_outlier_channel():
+    x = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
+    x[:, 5] *= 30
+    error = {f: nmse(kv_formats.dequantize_kv(kv_formats.quantize_kv(jnp.asarray(x), f)), x) for f in ("int4", "int4_rotated")}
+    ordinary = np.delete(np.arange(64), 5)
+    left = np.asarray(kv_formats.dequantize_kv(kv_formats.quantize_kv(jnp.asarray(x), "int4")))[:, ordinary]
+    assert nmse(left, x[:, ordinary]) > 0.1  # unrotated, the neighbours of the outlier are lost
+    assert error["int4_rotated"] < 0.02
+
+
+@pytest.mark.parametrize("width", [1, 6, 64, 80, 96])
+def test_the_rotation_is_its_own_inverse(width):
+    h = kv_formats.hadamard(width).astype(np.float64)
+    np.testing.assert_allclose(h @ h, np.eye(width), atol=1e-6)
+    np.testing.assert_array_equal(h, h.T)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
+def test_new_slots_land_where_each_row_ends_and_nowhere_else(dtype):
+    shape, new_BTGC = (2, 3, 2, 20, 64), np.random.default_rng(0).standard_normal((3, 4, 2, 64)).astype(np.float32)
+    format = kv_formats.OF_CACHE.get(dtype, (dtype,))[0]
+    cache = kv_formats.write_kv(kv_formats.zeros(shape, format), 1, jnp.asarray(new_BTGC), jnp.asarray([0, 5, 16]))
+    want = stored(new_BTGC.transpose(0, 2, 1, 3), format)
+    for got, new in zip(jax.tree.leaves(cache), jax.tree.leaves(want), strict=True):
+        expected = np.zeros(got.shape, got.dtype)
+        for row, start in enumerate((0, 5, 16)):
+            expected[1, row, :, start : start + 4] = new[row]
+        np.testing.assert_array_equal(got, expected)
+
+
+# ---------------------------------------------------------------- in a model
+
+GPT = catalog["gpt"]
+CFG = GPTConfig(d_model=64, n_layers=2, n_heads=4, n_kv_heads=2, d_hidden=64, vocab_size=50, context=4096)
+
+
+@functools.cache
+def loud_params():
+    shapes = jax.eval_shape(lambda: GPT.init(CFG, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    return decode.ready(jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), shapes))
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [jnp.float32, "int8", "int4"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_decode_step_copies_no_layer_of_the_cache(dtype, batch):
+    cache = GPT.new_cache(CFG, batch, CFG.context, dtype)
+    rows = [jnp.zeros(batch, kind) for kind in (jnp.int32, jnp.int32, bool)]
+    settings, key_B = make_settings(batch, 50, 0.0), jax.random.split(jax.random.key(0), batch)
+    args = (loud_params(), decode.State(cache, *rows), settings, key_B, np.zeros(0, np.int32), np.int32(4))
+    compiled = decode.decode.lower(GPT.forward, CFG, *args).compile()
+    smallest_layer = min(leaf.nbytes for leaf in jax.tree.leaves(cache) if leaf.ndim == 5 and leaf.shape[-1] > 1) // CFG.n_layers
+    assert compiled.memory_analysis().temp_size_in_bytes < smallest_layer // 2
+    whole = [line for line in compiled.as_text().splitlines() if f",{CFG.context}," in line.split(" = ")[-1].split("(")[0]]
+    assert not [line for line in whole if " copy(" in line or " slice(" in line or " dynamic-slice(" in line], whole
+
+
+@pytest.mark.parametrize("dtype, most", [("float32", 1e-9), ("int8", 2e-3), ("int8_g32", 2e-3), ("int4", 0.2)])
+def test_a_quantized_cache_gives_nearly_the_full_forward(dtype, most):
+    tokens_BT = np.random.default_rng(0).integers(0, 50, (2, 40)).astype(np.int32)
+    want = np.asarray(GPT.forward(CFG, loud_params(), tokens_BT)[0].logits, np.float64)
+    cache, parts, forward = GPT.new_cache(CFG, 2, 64, dtype), [], jax.jit(GPT.forward, static_argnums=0)
+    for start, width in ((0, 24), (24, 8), (32, 8)):  # by the reference, then by the kernel
+        out, cache = forward(CFG, loud_params(), tokens_BT[:, start : start + width], cache)
+        parts.append(np.asarray(out.logits))
+    assert nmse(np.concatenate(parts, axis=1), want) < most
+
+
+# ---------------------------------------------------------------- under sanitizers
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(build.find_compiler()[0] is None, reason="no C++ compiler")
+@pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
+@pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
+def test_odd_shapes_run_clean_under_the_sanitizers(path, sanitizer, tmp_path):
+    assert "worst error" in sanitized.run("attention_check.cc", path, sanitizer, tmp_path)
