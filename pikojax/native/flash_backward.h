@@ -34,18 +34,23 @@ inline Backward cut(float* memory, int64_t padded) {
 }
 
 // Scores to weights, do · vᵀ to ds; what a query does not see gets zeros, for the products read whole rows.
+template <bool kWhole>
 inline void weigh(float* p, float* ds, int vectors, const Seen& seen, float lse, float along) {
-  const bool masked = !seen.all();
+  if (kWhole) vectors = kBlock / kLanes;
   for (int n = 0; n < vectors; ++n) {
     Floats weight = exp2_of_negative(load(p + n * kLanes) - splat(lse));
-    if (masked) weight = choose(seen.at(n * kLanes), weight, Floats{});
+    Floats slope = weight * (load(ds + n * kLanes) - splat(along));
+    if (!kWhole) {
+      const Ints here = seen.at(n * kLanes);
+      weight = choose(here, weight, Floats{}), slope = choose(here, slope, Floats{});
+    }
     store(p + n * kLanes, weight);
-    store(ds + n * kLanes, masked ? choose(weight == Floats{}, Floats{}, weight * (load(ds + n * kLanes) - splat(along)))
-                                  : weight * (load(ds + n * kLanes) - splat(along)));
+    store(ds + n * kLanes, slope);
   }
-  const int done = vectors * kLanes;
-  std::memset(p + done, 0, sizeof(float) * (kBlock - done));
-  std::memset(ds + done, 0, sizeof(float) * (kBlock - done));
+  for (int n = vectors; n < kBlock / kLanes; ++n) {
+    store(p + n * kLanes, Floats{});
+    store(ds + n * kLanes, Floats{});
+  }
 }
 
 inline void backward_pair(const Attention& x, int64_t b, const Pair& pair, const Backward& at, int block) {
@@ -72,7 +77,7 @@ inline void backward_pair(const Attention& x, int64_t b, const Pair& pair, const
                    kBlock, nullptr);
     for (int i = row; i < row + rows; ++i) {
       const Seen seen(x, pair, pair.position + i, segments, row_segments);
-      weigh(at.p + i * kBlock, at.ds + i * kBlock, vectors, seen, at.lse[i], at.along[i]);
+      (seen.all() ? weigh<true> : weigh<false>)(at.p + i * kBlock, at.ds + i * kBlock, vectors, seen, at.lse[i], at.along[i]);
     }
   });
   each_tile(pair.queries, [&](int row, int rows) {

@@ -41,27 +41,39 @@ inline int64_t forward_floats(const Attention& x) {
   return rows * (2 * padded + 1 + kLanes) + 2 * kBlock * padded + kTileRows * (kBlock + 16) + 16 * 8;
 }
 
-// Scores to weights, in place, over the first `vectors` vectors of a row: returns the factor for what was summed before.
-inline float soften(float* s, int vectors, const Seen& seen, float& most, float* sum) {
-  Floats highest = splat(-kInfinity);
-  const bool masked = !seen.all();
-  for (int n = 0; n < vectors; ++n) {
-    Floats score = load(s + n * kLanes);
-    if (masked) store(s + n * kLanes, score = choose(seen.at(n * kLanes), score, splat(-kInfinity)));
-    highest = larger(highest, score);
+// Scores to weights, in place, for a tile's rows: `factors` become what multiplies all that was summed before. Where kWhole, every
+// query sees every key.
+template <bool kWhole>
+inline void soften(float* s, int rows, int vectors, const Seen* seen, float* most, float* sum, float* factors) {
+  constexpr int kPadded = (kTileRows + kLanes - 1) / kLanes * kLanes;
+  float bases[kPadded] = {}, steps[kPadded] = {};
+  if (kWhole) vectors = kBlock / kLanes;
+  for (int i = 0; i < rows; ++i) {
+    float* row = s + i * kBlock;
+    Floats highest = splat(-kInfinity);
+    for (int n = 0; n < vectors; ++n) {
+      Floats score = load(row + n * kLanes);
+      if (!kWhole) store(row + n * kLanes, score = choose(seen[i].at(n * kLanes), score, splat(-kInfinity)));
+      highest = larger(highest, score);
+    }
+    const float before = most[i];
+    most[i] = std::max(before, largest(highest));
+    bases[i] = most[i] == -kInfinity ? 0.0f : most[i];  // nothing seen yet: −∞ − 0 gives weights of 0, −∞ + ∞ would give NaN
+    steps[i] = before - bases[i];
   }
-  const float before = most, after = std::max(most, largest(highest));
-  const float base = after == -kInfinity ? 0.0f : after;  // nothing seen yet: −∞ − 0 gives weights of 0, −∞ + ∞ would give NaN
-  Floats added = {};
-  for (int n = 0; n < vectors; ++n) {
-    const Floats weight = exp2_of_negative(load(s + n * kLanes) - splat(base));
-    store(s + n * kLanes, weight);
-    added += weight;
+  for (int i = 0; i < kPadded; i += kLanes) store(steps + i, exp2_of_negative(load(steps + i)));
+  for (int i = 0; i < rows; ++i) {
+    float* row = s + i * kBlock;
+    const Floats base = splat(bases[i]);
+    Floats added = {};
+    for (int n = 0; n < vectors; ++n) {
+      const Floats weight = exp2_of_negative(load(row + n * kLanes) - base);
+      store(row + n * kLanes, weight);
+      added += weight;
+    }
+    store(sum + i * kLanes, multiply_add(load(sum + i * kLanes), splat(steps[i]), added));
+    factors[i] = steps[i];
   }
-  const float factor = exp2_of_negative(splat(before - base))[0];
-  store(sum, multiply_add(load(sum), splat(factor), added));
-  most = after;
-  return factor;
 }
 
 inline void forward_pair(const Attention& x, int64_t b, const Pair& pair, const Running& run, const float* k_columns,
@@ -78,10 +90,13 @@ inline void forward_pair(const Attention& x, int64_t b, const Pair& pair, const 
     if (keys <= 0) continue;
     const int vectors = (keys + kLanes - 1) / kLanes;
     product<false>(rows, vectors, static_cast<int>(x.width), run.q + row * padded, padded, k_columns, kBlock, s, kBlock, nullptr);
+    Seen seen[kTileRows];
+    bool whole = true;
     for (int i = 0; i < rows; ++i) {
-      const Seen seen(x, pair, position + i, segments, row_segments);
-      factors[i] = soften(s + i * kBlock, vectors, seen, run.most[row + i], run.sum + (row + i) * kLanes);
+      seen[i] = Seen(x, pair, position + i, segments, row_segments);
+      whole = whole && seen[i].all();
     }
+    (whole ? soften<true> : soften<false>)(s, rows, vectors, seen, run.most + row, run.sum + row * kLanes, factors);
     product<false>(rows, padded / kLanes, keys, s, kBlock, v, padded, run.o + row * padded, padded, factors);
   }
 }

@@ -50,10 +50,11 @@ inline bool any_seen(const Attention& x, int64_t b, const Pair& pair) {
 
 // The keys of the block that a query at `position` may see are those from `first` to `last`, of its segment if there is one.
 struct Seen {
-  int first, last;
-  const int32_t* segments;  // of the block's keys, kBlock of them, or null
-  int32_t segment;
+  int first = 0, last = 0;
+  const int32_t* segments = nullptr;  // of the block's keys, kBlock of them
+  int32_t segment = 0;
 
+  Seen() = default;
   Seen(const Attention& x, const Pair& pair, int64_t position, const int32_t* key_segments, const int32_t* row_segments)
       : first(static_cast<int>(std::max<int64_t>(x.first_key(position) - pair.key, 0))),
         last(static_cast<int>(std::min<int64_t>(position - pair.key, pair.keys - 1))),

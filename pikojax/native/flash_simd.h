@@ -123,8 +123,8 @@ inline float total(Floats x) {
 // 2^x for x ≤ 0: exactly 1 at 0, exactly 0 from −127 down (and so for minus infinity); what is no number stays so.
 inline Floats exp2_of_negative(Floats x) {
   x = larger(splat(-127.0f), x);
-  const Floats shifted = x + splat(12582912.0f);  // 1.5 · 2^23: the addition itself rounds to whole numbers
-  const Floats f = x - (shifted - splat(12582912.0f));
+  const Floats shift = splat(12582912.0f + 127.0f);  // 1.5 · 2^23: adding it rounds to whole numbers; 127: the exponent's bias
+  const Floats shifted = x + shift, f = x - (shifted - shift);
   Floats y = splat(0.00015337577497120947f);
   y = multiply_add(y, f, splat(0.0013399859890341759f));
   y = multiply_add(y, f, splat(0.009618519805371761f));
@@ -132,5 +132,5 @@ inline Floats exp2_of_negative(Floats x) {
   y = multiply_add(y, f, splat(0.24022646248340607f));
   y = multiply_add(y, f, splat(0.6931471824645996f));
   y = multiply_add(y, f, splat(1.0f));
-  return y * (Floats)(((Ints)shifted + 127) << 23);  // the low bits of `shifted` are n; n = −127 makes a factor of zero
+  return y * (Floats)((Ints)shifted << 23);  // the low bits of `shifted` are n + 127; n = −127 makes a factor of zero
 }
