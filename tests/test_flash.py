@@ -111,9 +111,9 @@ def test_queries_may_stand_anywhere_and_keys_lie_either_way():
 
 
 def test_a_long_context_and_scores_far_apart():
-    q, k, v, d_o = arrays(1, 1500, 1500, 1, 1, 64)
+    q, k, v, d_o = arrays(1, 700, 700, 2, 1, 64)
     q *= 5  # weights from nearly 1 down to nothing
-    assert_near(forward_and_back(q, k, v, d_o)[:1], exact(q, k, v, d_o)[:1])
+    assert_near(forward_and_back(q, k, v, d_o), exact(q, k, v, d_o))
 
 
 def test_nothing_in_is_nothing_out():

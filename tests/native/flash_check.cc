@@ -1,5 +1,5 @@
 // Runs fused attention on odd shapes, from threads that claim items, with arrays of exactly their size: for the sanitizers.
-// Prints the sum of |o| + |dq| + |dk| + |dv| of each shape, the same whatever the number of threads: flash_check THREADS
+// Checks the exponential first. Prints the sum of |o| + |dq| + |dk| + |dv| of each shape, the same whatever the number of threads: flash_check THREADS
 #include <atomic>
 #include <cstdio>
 #include <random>
@@ -27,7 +27,18 @@ void in_threads(int threads, int64_t items, const Run& run) {
   for (std::thread& thread : all) thread.join();
 }
 
+// 2^x against the C library's in double precision.
+void check_exp2() {
+  const auto ours = [](float x) { return exp2_of_negative(splat(x))[kLanes - 1]; };
+  for (float x = 0; x > -126; x -= 0.00037f) {
+    if (std::fabs(ours(x) / std::exp2(static_cast<double>(x)) - 1) > 1.5e-7) std::abort();
+  }
+  const bool ends = ours(0) == 1 && ours(-127) == 0 && ours(-1e30f) == 0 && ours(-kInfinity) == 0 && std::isnan(ours(NAN));
+  if (!ends) std::abort();
+}
+
 int main(int, char** arguments) {
+  check_exp2();
   const int threads = std::atoi(arguments[1]);
   const int64_t whole = int64_t{1} << 62;
   for (const Case& c : {Case{1, 1, 1, 1, 1, 16, whole, 0, false, false}, Case{2, 67, 67, 4, 2, 80, whole, 0, false, true},
