@@ -1,6 +1,7 @@
 """Attention of a prompt, or of a chunk of one, over a cache: what stands in memory grows with T, never with T × S.
 
-    for each block of keys:  m' = max(m, max s)   p = e^(s − m')   l ← l·e^(m − m') + Σ p   o ← o·e^(m − m') + p·v      at last o / l
+    for each block of keys:  m' = max(m, max s)   p = e^(s − m')   l ← l·e^(m − m') + Σ p   o ← o·e^(m − m') + p·v
+    at the end  o / l
 
 Query i of row b stands at position offset_B[b] + i and sees the slots 0 … position, the last `window` of them; so slots beyond
 the last query's may hold anything. On the CPU the fused native kernel serves, where chunk by chunk gives the bits of all at once.

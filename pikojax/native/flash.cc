@@ -1,5 +1,5 @@
 // Fused causal attention as XLA operations on float32: forward (o and log-sum-exp) and backward (dq, dk, dv).
-// Arrays are [..., tokens, heads, width], keys and values perhaps [..., heads, tokens, width]; all axes before these are one batch.
+// Arrays are [..., tokens, heads, width], keys and values perhaps [..., heads, tokens, width]; all axes before are one batch.
 // Leaves out: other types, dropout of the weights, biases on the scores.
 #include "chunks.h"
 #include "flash_backward.h"
@@ -37,7 +37,8 @@ ffi::Error describe(const Array& q, const Array& k, const Array& v, const Whole&
     return ffi::Error::InvalidArgument("fused attention got arrays that do not fit together");
   }
   for (int64_t b = 0; x.segments && b < x.batch; ++b) {
-    if (x.offset[b] != 0 || x.queries != x.keys) return ffi::Error::InvalidArgument("with segments queries stand where the keys do");
+    const bool as_keys = x.offset[b] == 0 && x.queries == x.keys;
+    if (!as_keys) return ffi::Error::InvalidArgument("with segments, queries stand where the keys do");
   }
   return ffi::Error::Success();
 }

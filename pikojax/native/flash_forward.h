@@ -41,8 +41,8 @@ inline int64_t forward_floats(const Attention& x) {
   return rows * (2 * padded + 1 + kLanes) + 2 * kBlock * padded + kTileRows * (kBlock + 16) + 16 * 8;
 }
 
-// Scores to weights, in place, for a tile's rows: `factors` become what multiplies all that was summed before. Where kWhole, every
-// query sees every key.
+// Scores to weights, in place, for a tile's rows: `factors` become what multiplies all that was summed before.
+// Where kWhole, every query sees every key.
 template <bool kWhole>
 inline void soften(float* s, int rows, int vectors, const Seen* seen, float* most, float* sum, float* factors) {
   constexpr int kPadded = (kTileRows + kLanes - 1) / kLanes * kLanes;

@@ -1,5 +1,5 @@
 // Vectors of floats for the fused attention, written once for AVX-512, AVX2 and the compiler's baseline (SSE2 or NEON).
-//   exp2(x) = 2^n · 2^f,  n = round(x),  f = x − n in [−½, ½],  2^f by a polynomial of degree 6 (relative error 2e-9, then rounding)
+//   exp2(x) = 2^n · 2^f,  n = round(x),  f = x − n in [−½, ½],  2^f by a polynomial of degree 6 (error 2e-9, then rounding)
 // Leaves out: results above 1 (softmax never needs them; x ≤ 0 is assumed), and numbers below 2^-126, which become zero.
 #pragma once
 #include <cstdint>

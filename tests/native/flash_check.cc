@@ -1,5 +1,6 @@
 // Runs fused attention on odd shapes, from threads that claim items, with arrays of exactly their size: for the sanitizers.
-// Checks the exponential first. Prints the sum of |o| + |dq| + |dk| + |dv| of each shape, the same whatever the number of threads: flash_check THREADS
+// Checks the exponential first. Prints Σ |o| + |dq| + |dk| + |dv| of each shape, the same whatever the number of threads:
+//   flash_check THREADS
 #include <atomic>
 #include <cstdio>
 #include <random>
