@@ -34,7 +34,7 @@ from pikojax.native import cpu
 
 TEXT_TRAIN = ("text_train_count.cc", "text_train_bpe.cc", "text_train_unigram.cc")
 LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",), "text": ("text.cc",), "text_train": TEXT_TRAIN}
-LIBRARIES |= {"matmul": ("matmul.cc",), "peak": ("peak.cc",), "attention": ("attention.cc",)}
+LIBRARIES |= {name: (f"{name}.cc",) for name in ("matmul", "peak", "attention", "flash")}
 SOURCES = Path(__file__).parent
 
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall")
