@@ -48,5 +48,10 @@ def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> K
     return KVCache(put(cache.k_LBSGC, k_BTGC), put(cache.v_LBSGC, v_BTGC), cache.length_B)
 
 
+def layer(cache: KVCache, layer: int) -> tuple[jax.Array, jax.Array]:
+    """The keys and values of one layer, [B, S, G, C]."""
+    return cache.k_LBSGC[layer], cache.v_LBSGC[layer]
+
+
 def advance(cache: KVCache, n_tokens: int) -> KVCache:
     return KVCache(cache.k_LBSGC, cache.v_LBSGC, cache.length_B + n_tokens)
