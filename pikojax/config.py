@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from pikojax import plugins
 from pikojax.checked import GROUPS, UserError, build, expand_groups, is_text, keys, nearest, parse_value, require, toml_value
+from pikojax.llama_config import LlamaConfig
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Config:
         )
 
 
-MODEL_BLOCKS = {"gpt": GPTConfig}
+MODEL_BLOCKS = {"gpt": GPTConfig, "llama": LlamaConfig}
 
 
 def model_block(name: str) -> type:

@@ -38,6 +38,18 @@ def cached_attention(q_BTHC, keys, values, length_B, layer):
     return decode_attention(q_BTHC, keys, values, length_B, layer=layer)
 
 
+def softcapped_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS, cap: float):
+    """As `masked_attention`, of scores that are held between −cap and cap by cap · tanh(scores / cap)."""
+    B, T, H, C = q_BTHC.shape
+    G = k_BSGC.shape[2]
+    q_BTGRC = q_BTHC.reshape(B, T, G, H // G, C) * jnp.asarray(C**-0.5, q_BTHC.dtype)
+    scores_BGRTS = jnp.einsum("BTGRC,BSGC->BGRTS", q_BTGRC, k_BSGC, preferred_element_type=jnp.float32)
+    scores_BGRTS = jnp.where(mask_BTS[:, None, None], cap * jnp.tanh(scores_BGRTS / cap), MASKED)
+    p_BGRTS = jax.nn.softmax(scores_BGRTS, axis=-1).astype(v_BSGC.dtype)
+    o_BTGRC = jnp.einsum("BGRTS,BSGC->BTGRC", p_BGRTS, v_BSGC, preferred_element_type=jnp.float32)
+    return o_BTGRC.reshape(B, T, H, C).astype(q_BTHC.dtype)
+
+
 @jax.custom_vjp
 def masked_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS):
     """`mask_BTS` (True: may attend) has B rows or one for all."""

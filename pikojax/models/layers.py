@@ -81,7 +81,8 @@ def unstack(params: dict) -> dict:
 
 
 def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bool = False):
-    """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled."""
+    """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled.
+    `keys_L`: what each layer has of its own besides weights, stacked."""
     n_layers = jax.tree.leaves(blocks)[0].shape[0] if isinstance(blocks, dict) else len(blocks)
     if isinstance(blocks, dict) and cache is None:
 
@@ -98,7 +99,7 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
     if isinstance(blocks, dict):
         blocks = unstack({"blocks": blocks})["blocks"]
     for layer, weights in enumerate(blocks):
-        x, cache = block(streamed(weights, x.dtype), x, cache, layer, None if keys_L is None else keys_L[layer])
+        x, cache = block(streamed(weights, x.dtype), x, cache, layer, jax.tree.map(lambda leaf: leaf[layer], keys_L))
     return x, cache
 
 
@@ -199,11 +200,17 @@ _normalized.defvjp(_normalized_forward, _normalized_backward)
 def rope(x_BTHC, positions_BT, base: float):
     """Rotates each pair (i, i + C/2) of a head by position · base^(−2i/C): a score then depends on the distance alone."""
     half = x_BTHC.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions_BT[:, :, None, None].astype(jnp.float32) * frequency[None, None, None, :]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half:].astype(jnp.float32)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTHC.dtype)
+    return rotate(x_BTHC, positions_BT, base ** (-jnp.arange(half, dtype=jnp.float32) / half))
+
+
+def rotate(x_BTHC, positions_BT, frequency, factor=1.0):
+    """Each pair (i, i + half) of the first 2 · half of a head by position · frequency_i, then times `factor`; the rest of the head stays."""
+    half = frequency.shape[0]
+    angle = positions_BT[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequency)[None, None, None, :]
+    cos, sin = jnp.cos(angle) * factor, jnp.sin(angle) * factor
+    a, b = x_BTHC[..., :half].astype(jnp.float32), x_BTHC[..., half : 2 * half].astype(jnp.float32)
+    rotated = [(a * cos - b * sin).astype(x_BTHC.dtype), (b * cos + a * sin).astype(x_BTHC.dtype)]
+    return jnp.concatenate(rotated + ([x_BTHC[..., 2 * half :]] if 2 * half < x_BTHC.shape[-1] else []), axis=-1)
 
 
 def sinusoids(positions_BT, width: int):

@@ -1,0 +1,136 @@
+"""Hugging Face model folders: config.json, *.safetensors (perhaps in shards), tokenizer files, chat template → our config and params.
+
+    model.layers.3.self_attn.q_proj.weight [out, in]   →   params["blocks"][3]["q"]["kernel"] [in, out]
+
+Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
+of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
+
+Leaves out: writing (`hf_write.py`), downloads.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from pikojax.config import UserError, require
+from pikojax.formats import hf_config, safetensors_file
+
+INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
+IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
+
+
+def looks_like(path: Path) -> bool:
+    return (path / CONFIG).is_file()
+
+
+def read_json(file: Path) -> dict:
+    try:
+        data = file.read_bytes()
+        require(len(data) < 64 << 20, f"{file} is {len(data):,} bytes, too large for what it should be; download it again")
+        found = json.loads(data)
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror}); give a folder with config.json and *.safetensors") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{file} is no JSON; download it again") from None
+    require(isinstance(found, dict), f"{file} is no JSON object; download it again")
+    return found
+
+
+def read(folder: str | Path, dtype=np.float32):
+    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have."""
+    folder = Path(folder)
+    raw = read_json(folder / CONFIG)
+    config = hf_config.to_config(raw)
+    source = Weights(folder)
+    params = LAYOUTS.get(raw["model_type"], _llama)(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
+    source.done()
+    return config, params
+
+
+class Weights:
+    """All tensors of a folder by name, each to be taken once."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.files = folder, {}
+        if (folder / INDEX).is_file():
+            names = read_json(folder / INDEX).get("weight_map")
+            good = isinstance(names, dict) and all(isinstance(file, str) and re.fullmatch(r"[\w.\-]+\.safetensors", file) for file in names.values())
+            require(good, f"{folder / INDEX} has no weight_map of *.safetensors files beside it; download it again")
+            shards = sorted(set(names.values()))
+        else:
+            shards = [ALONE] if (folder / ALONE).is_file() else sorted(file.name for file in folder.glob("*.safetensors"))
+        if not shards:
+            pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
+            require(pickle is None, f"{folder} has its weights as {pickle}, a pickle; loading one runs code, so fetch the model as .safetensors")
+            raise UserError(f"{folder} has no *.safetensors; give a whole model folder")
+        for shard in shards:
+            opened = safetensors_file.read(folder / shard)
+            for name in opened.tensors:
+                require(name not in self.files, f"{folder} has the tensor {name} in two files; download it again")
+                self.files[name] = opened
+        self.left = {name for name in self.files if not IGNORED.fullmatch(name)}
+        self.prefix = "model." if any(name.startswith("model.") for name in self.files) else ""
+
+    def has(self, name: str) -> bool:
+        return self.prefix + name in self.files or name in self.files
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        full = self.prefix + name if self.prefix + name in self.files else name
+        require(full in self.files, f"{self.folder} lacks the tensor {full}; download it again")
+        found = self.files[full].tensor(full)
+        require(found.shape == shape, f"{self.folder} has {full} of shape {list(found.shape)}, config.json wants {list(shape)}")
+        require(np.issubdtype(found.dtype, np.floating) or found.dtype.kind == "V" or "float" in found.dtype.name, f"{full} is {found.dtype}, wanted floating point")
+        self.left.discard(full)
+        return found
+
+    def done(self) -> None:
+        if self.left:
+            raise UserError(f"{self.folder} has the tensor {sorted(self.left)[0]}, which this architecture does not use; its config.json may be another model's")
+
+
+def _llama(cfg, source: Weights, cast: Callable) -> dict:
+    D, F, C = cfg.d_model, cfg.d_hidden, cfg.d_head
+    HC, GC = cfg.n_heads * C, cfg.n_kv_heads * C
+    fused = source.has("layers.0.self_attn.qkv_proj.weight")
+    gemma = cfg.post_norms
+
+    def norm(name: str, width: int) -> dict:
+        scale = cast(source.take(name + ".weight", (width,)))
+        return {"scale": scale + scale.dtype.type(1) if gemma else scale}  # Gemma's files store it less 1
+
+    def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
+        made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}
+        return made | ({"bias": cast(source.take(f"{name}.bias", (rows,)))} if bias else {})
+
+    def block(layer: int) -> dict:
+        at, mlp = f"layers.{layer}.self_attn.", f"layers.{layer}.mlp."
+        made = {"out": matrix(at + "o_proj", D, HC, cfg.out_bias), "down": matrix(mlp + "down_proj", D, F, cfg.mlp_bias)}
+        if fused:
+            qkv = cast(source.take(at + "qkv_proj.weight", (HC + 2 * GC, D)))
+            both = cast(source.take(mlp + "gate_up_proj.weight", (2 * F, D)))
+            parts = {"q": qkv[:HC], "k": qkv[HC : HC + GC], "v": qkv[HC + GC :], "gate": both[:F], "up": both[F:]}
+            made |= {name: {"kernel": part.T} for name, part in parts.items()}
+        else:
+            made |= {name: matrix(f"{at}{name}_proj", n, D, cfg.qkv_bias) for name, n in (("q", HC), ("k", GC), ("v", GC))}
+            made |= {name: matrix(f"{mlp}{name}_proj", F, D, cfg.mlp_bias) for name in ("gate", "up")}
+        if cfg.qk_norm:
+            made |= {name: norm(f"{at}{name}", C) for name in ("q_norm", "k_norm")}
+        before_mlp = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
+        made |= {"norm1": norm(f"layers.{layer}.input_layernorm", D), "norm2": norm(f"layers.{layer}.{before_mlp}", D)}
+        if gemma:
+            made |= {"post1": norm(f"layers.{layer}.post_attention_layernorm", D), "post2": norm(f"layers.{layer}.post_feedforward_layernorm", D)}
+        return made
+
+    made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)}
+    if cfg.tie:
+        source.left.discard("lm_head.weight")
+    else:
+        made["head"] = cast(source.take("lm_head.weight", (cfg.vocab_size, D))).T
+    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+LAYOUTS: dict[str, Callable] = {}

@@ -1,0 +1,122 @@
+"""safetensors, Hugging Face's file: a JSON header that says where each tensor lies, then the tensors, mapped into memory.
+
+    8 bytes: length of the header | {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …} | the tensors' bytes
+
+The format's own rules are checked: a header of at most 100 MB, no key twice, no hole and no overlap, nothing behind the last tensor.
+
+Leaves out: writing (the safetensors package does that), types that no weight has.
+"""
+
+import json
+import mmap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pikojax.config import UserError
+from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+
+LONGEST_HEADER_BYTES = 100 << 20
+MOST_TENSORS, MOST_DIMENSIONS = 200_000, 8
+DTYPES = {  # of the file → of numpy; BF16 and F8 by ml_dtypes
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?",
+}  # fmt: skip
+
+
+class TensorInfo(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offset: int  # in the file
+    n_bytes: int
+
+
+class SafeTensors:
+    def __init__(self, path: Path, tensors: dict[str, TensorInfo], metadata: dict[str, str], data):
+        self.path, self.tensors, self.metadata, self._data = path, tensors, metadata, data
+
+    def tensor(self, name: str) -> np.ndarray:
+        """As it lies in the file, read when touched."""
+        info = self.tensors[name]
+        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset).view(info.dtype).reshape(info.shape)
+
+
+def read(path: str | Path) -> SafeTensors:
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+            refuse_mistakes(path, head)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); check the path") from None
+    try:
+        tensors, metadata = _parse(data)
+    except _Wrong as wrong:
+        raise UserError(f"{path}: {wrong}; download it again") from None
+    return SafeTensors(path, tensors, metadata, data)
+
+
+class _Wrong(Exception):
+    """What the file claims and cannot be."""
+
+
+def _parse(data) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    size = len(data)
+    length = int.from_bytes(data[:8], "little") if size >= 8 else size
+    if size < 8 or not 2 <= length <= min(LONGEST_HEADER_BYTES, size - 8):
+        raise _Wrong(f"it claims a header of {length:,} bytes in a file of {size:,}: it is cut short, or no safetensors file")
+    try:
+        header = json.loads(data[8 : 8 + length].decode(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise _Wrong(f"its header is no JSON ({str(error)[:60]})") from None
+    if not isinstance(header, dict):
+        raise _Wrong("its header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or len(header) > MOST_TENSORS:
+        raise _Wrong("its header has metadata that is no object" if not isinstance(metadata, dict) else f"it claims {len(header):,} tensors")
+    tensors = {name: _info(name, entry, 8 + length) for name, entry in header.items()}
+    at = 8 + length
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].n_bytes)):
+        if info.offset != at:
+            raise _Wrong(f"tensor {name[:60]} begins at byte {info.offset:,}, wanted {at:,}: tensors overlap or leave a hole")
+        at += info.n_bytes
+    if at != size:
+        raise _Wrong(f"its tensors end at byte {at:,}, the file at {size:,}: it is cut short or damaged")
+    return tensors, {str(key): str(value) for key, value in metadata.items()}
+
+
+def _once(pairs: list) -> dict:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return made
+
+
+def _info(name: str, entry, base: int) -> TensorInfo:
+    what = f"tensor {name[:60]}"
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise _Wrong(f"{what} lacks dtype, shape or data_offsets")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise _Wrong(f"{what} is of type {str(kind)[:20]!r}, wanted one of: {', '.join(DTYPES)}")
+    whole = lambda values: isinstance(values, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in values)
+    if not whole(shape) or not whole(offsets) or len(offsets) != 2 or len(shape) > MOST_DIMENSIONS:
+        raise _Wrong(f"{what} has a shape or offsets that are no lists of whole numbers")
+    dtype = _dtype(kind)
+    n_bytes = dtype.itemsize
+    for n in shape:
+        n_bytes *= n
+    if offsets[1] - offsets[0] != n_bytes:
+        raise _Wrong(f"{what} has {offsets[1] - offsets[0]:,} bytes, its shape {n_bytes:,}")
+    return TensorInfo(dtype, tuple(shape), base + offsets[0], n_bytes)
+
+
+def _dtype(kind: str) -> np.dtype:
+    name = DTYPES[kind]
+    if "float" in name:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    return np.dtype(name)

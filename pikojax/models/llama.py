@@ -1,0 +1,192 @@
+"""The Llama family: x ← x + attention(norm(x)), x ← x + down(act(gate(norm x)) ∘ up(norm x)), rotary positions, grouped heads.
+
+One file for Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Phi-3, Gemma 2 and 3: what sets them apart are switches of `LlamaConfig`,
+each a line or two here. Norms multiply by their weight as it stands: files that store weight − 1 are mended when they are read.
+
+Leaves out: dropout, mixtures of experts.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from pikojax.kernels import attention
+from pikojax.kernels.activation import gelu
+from pikojax.llama_config import LlamaConfig
+from pikojax.models import cache as kv
+from pikojax.models import layers
+from pikojax.models.layers import Model, Output, parameter
+
+STD = 0.02
+
+
+class Linear(nnx.Module):
+    def __init__(self, shape, axes, key, std=STD, bias=False):
+        self.kernel = parameter(shape, axes, key, std)
+        if bias:
+            self.bias = parameter(shape[1:], axes[1:])
+
+    def __call__(self, x):
+        return layers.linear(x, self.kernel[...], self.bias[...] if hasattr(self, "bias") else None)
+
+
+class Norm(nnx.Module):
+    def __init__(self, cfg: LlamaConfig, width: int):
+        self.eps = cfg.norm_eps
+        self.scale = parameter((width,), ("norm",), fill=1.0)
+
+    def __call__(self, x):
+        return layers.rms_norm(x, self.scale[...], self.eps)
+
+
+class Block(nnx.Module):
+    def __init__(self, cfg: LlamaConfig, key):
+        D, F, HC, GC = cfg.d_model, cfg.d_hidden, cfg.n_heads * cfg.d_head, cfg.n_kv_heads * cfg.d_head
+        keys = iter(jax.random.split(key, 7))
+        onto_stream = STD / math.sqrt(2 * cfg.n_layers)
+        self.norm1, self.norm2 = Norm(cfg, D), Norm(cfg, D)
+        self.q = Linear((D, HC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
+        self.k = Linear((D, GC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
+        self.v = Linear((D, GC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
+        self.out = Linear((HC, D), ("heads", "embed"), next(keys), onto_stream, cfg.out_bias)
+        self.gate = Linear((D, F), ("embed", "mlp"), next(keys), bias=cfg.mlp_bias)
+        self.up = Linear((D, F), ("embed", "mlp"), next(keys), bias=cfg.mlp_bias)
+        self.down = Linear((F, D), ("mlp", "embed"), next(keys), onto_stream, cfg.mlp_bias)
+        if cfg.qk_norm:
+            self.q_norm, self.k_norm = Norm(cfg, cfg.d_head), Norm(cfg, cfg.d_head)
+        if cfg.post_norms:
+            self.post1, self.post2 = Norm(cfg, D), Norm(cfg, D)
+
+    def attention(self, cfg: LlamaConfig, x_BTD, cache, layer, local, positions_BT, segments_BT):
+        B, T, _ = x_BTD.shape
+        C = cfg.d_head
+        heads = lambda x, n: x.reshape(B, T, n, C)
+        q_BTHC, k_BTGC, v_BTGC = heads(self.q(x_BTD), cfg.n_heads), heads(self.k(x_BTD), cfg.n_kv_heads), heads(self.v(x_BTD), cfg.n_kv_heads)
+        if cfg.qk_norm:
+            q_BTHC, k_BTGC = self.q_norm(q_BTHC), self.k_norm(k_BTGC)
+        frequency, factor = frequencies(cfg, local)
+        q_BTHC, k_BTGC = (layers.rotate(x, positions_BT, frequency, factor) for x in (q_BTHC, k_BTGC))
+        if cfg.attention_scale is not None:  # the kernels divide by √C
+            q_BTHC = q_BTHC * jnp.asarray(cfg.attention_scale * math.sqrt(C), q_BTHC.dtype)
+        window = None if cfg.window is None else jnp.where(local, cfg.window, 2**30)
+        if cache is None:
+            y_BTHC = attend(cfg, q_BTHC, k_BTGC, v_BTGC, jnp.arange(T)[None, :], window, segments_BT)
+        else:
+            cache = kv.write(cache, layer, k_BTGC, v_BTGC)
+            k_BSGC, v_BSGC = (x.astype(q_BTHC.dtype) for x in kv.layer(cache, layer))
+            y_BTHC = attend(cfg, q_BTHC, k_BSGC, v_BSGC, positions_BT, window, None)
+        return self.out(y_BTHC.reshape(B, T, -1)), cache
+
+    def mlp(self, cfg: LlamaConfig, x_BTD):
+        gate_BTF = self.gate(x_BTD)
+        gate_BTF = jax.nn.silu(gate_BTF) if cfg.activation == "silu" else gelu(gate_BTF, approximate=cfg.activation == "gelu_tanh")
+        return self.down(gate_BTF * self.up(x_BTD))
+
+    def __call__(self, cfg: LlamaConfig, x_BTD, cache, layer, local, positions_BT, segments_BT):
+        y_BTD, cache = self.attention(cfg, self.norm1(x_BTD), cache, layer, local, positions_BT, segments_BT)
+        x_BTD = x_BTD + (self.post1(y_BTD) if cfg.post_norms else y_BTD)
+        y_BTD = self.mlp(cfg, self.norm2(x_BTD))
+        return x_BTD + (self.post2(y_BTD) if cfg.post_norms else y_BTD), cache
+
+
+def attend(cfg: LlamaConfig, q_BTHC, k_BSGC, v_BSGC, positions_BT, window, segments_BT):
+    """The query at position p attends to the slots max(0, p − window + 1) … p, and within its own document."""
+    whole = positions_BT.shape[0] == 1 and q_BTHC.shape[1] == k_BSGC.shape[1]
+    if whole and window is None and cfg.attention_softcap is None:
+        return attention.causal_attention(q_BTHC, k_BSGC, v_BSGC, segments_BT)
+    slots_S = jnp.arange(k_BSGC.shape[1])
+    mask_BTS = slots_S[None, None, :] <= positions_BT[:, :, None]
+    if window is not None:
+        mask_BTS = mask_BTS & (positions_BT[:, :, None] - slots_S[None, None, :] < window)
+    if segments_BT is not None:
+        mask_BTS = mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
+    if cfg.attention_softcap is not None:
+        return attention.softcapped_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS, cfg.attention_softcap)
+    return attention.masked_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS)
+
+
+def frequencies(cfg: LlamaConfig, local):
+    """(radians a position of each rotated pair, by what rotated vectors are multiplied); `local` may be traced."""
+    frequency, factor = scaled_frequencies(cfg)
+    if cfg.rope_base_local is None:
+        return frequency, factor
+    plain = base_frequencies(cfg.rope_base_local, cfg.d_rope)
+    return jnp.where(local, plain, frequency), jnp.where(local, 1.0, factor)
+
+
+def base_frequencies(base: float, width: int) -> np.ndarray:
+    return (base ** (-np.arange(0, width, 2, dtype=np.float64) / width)).astype(np.float32)
+
+
+def scaled_frequencies(cfg: LlamaConfig) -> tuple[np.ndarray, float]:
+    """Waves too long for the first training's context are stretched: all alike (linear), or those alone, with a soft border."""
+    frequency = base_frequencies(cfg.rope_base, cfg.d_rope).astype(np.float64)
+    stretched, factor = frequency / cfg.rope_factor, 1.0
+    if cfg.rope_scaling == "linear":
+        frequency = stretched
+    elif cfg.rope_scaling == "llama3":
+        turns = cfg.rope_original_context * frequency / (2 * math.pi)
+        keep = np.clip((turns - cfg.rope_low_factor) / (cfg.rope_high_factor - cfg.rope_low_factor), 0, 1)
+        frequency = keep * frequency + (1 - keep) * stretched
+    elif cfg.rope_scaling == "yarn":
+        place = lambda turns: cfg.d_rope * math.log(cfg.rope_original_context / (turns * 2 * math.pi)) / (2 * math.log(cfg.rope_base))
+        low, high = max(math.floor(place(cfg.rope_beta_fast)), 0), min(math.ceil(place(cfg.rope_beta_slow)), cfg.d_rope - 1)
+        change = np.clip((np.arange(cfg.d_rope // 2) - low) / max(high - low, 0.001), 0, 1)
+        frequency = change * stretched + (1 - change) * frequency
+        factor = cfg.rope_attention_factor
+        factor = (0.1 * math.log(cfg.rope_factor) + 1 if cfg.rope_factor > 1 else 1.0) if factor is None else factor
+    return frequency.astype(np.float32), factor
+
+
+class Stem(nnx.Module):
+    """All but the blocks."""
+
+    def __init__(self, cfg: LlamaConfig, key):
+        keys = iter(jax.random.split(key, 2))
+        self.embed = parameter((cfg.vocab_size, cfg.d_model), ("vocab", "embed"), next(keys), STD)
+        self.norm = Norm(cfg, cfg.d_model)
+        if not cfg.tie:
+            self.head = parameter((cfg.d_model, cfg.vocab_size), ("embed", "vocab"), next(keys), STD)
+
+    def tokens_in(self, cfg: LlamaConfig, tokens_BT):
+        x_BTD = layers.embed(self.embed[...], tokens_BT)
+        return x_BTD if cfg.embed_scale == 1.0 else x_BTD * jnp.asarray(cfg.embed_scale, x_BTD.dtype)
+
+    def logits_out(self, cfg: LlamaConfig, x_BTD):
+        logits_BTV = layers.linear(x_BTD, self.embed[...].T if cfg.tie else self.head[...], out_dtype=jnp.float32)
+        return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
+
+
+def init(cfg: LlamaConfig, key) -> dict:
+    stem_key, block_key = jax.random.split(key)
+    return {**layers.init(Stem, cfg, stem_key), "blocks": layers.init(Block, cfg, block_key, copies=cfg.n_layers)}
+
+
+def axes(cfg: LlamaConfig) -> dict:
+    return {**layers.axes(Stem, cfg), "blocks": layers.axes(Block, cfg, stacked=True)}
+
+
+def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False):
+    B, T = tokens_BT.shape
+    start_B = jnp.zeros((B,), jnp.int32) if cache is None else cache.length_B
+    positions_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
+    local_L = np.array([cfg.is_local(layer) for layer in range(cfg.n_layers)])
+
+    def block(weights, x_BTD, cache, layer, local):
+        return layers.bind(Block, cfg, weights)(cfg, x_BTD, cache, layer, local, positions_BT, segments_BT)
+
+    stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
+    x_BTD, cache = layers.run_blocks(block, params["blocks"], stem.tokens_in(cfg, tokens_BT), cache, keys_L=local_L, remat=remat)
+    hidden_BTD = stem.norm(x_BTD)
+    cache = None if cache is None else kv.advance(cache, T)
+    return Output(stem.logits_out(cfg, hidden_BTD), hidden_BTD, {}), cache
+
+
+def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> kv.KVCache:
+    return kv.new_cache(cfg.n_layers, batch, slots, cfg.n_kv_heads, cfg.d_head, dtype)
+
+
+MODEL = Model(LlamaConfig, init, forward, new_cache, axes)

@@ -1,0 +1,163 @@
+"""The vocabulary inside a GGUF file → the tree of a tokenizer.json.
+
+    tokenizer.ggml.model = "llama" (SentencePiece BPE) | "gpt2" (byte-level BPE) | "t5" (Unigram) | "bert" (WordPiece)
+
+Byte-level vocabularies name their pre-tokenizer in `tokenizer.ggml.pre`; what that name stands for is known here for the families below
+and refused by name otherwise, since a wrong split gives wrong ids in silence.
+
+Leaves out: `rwkv`, `plamo2`; reading the file (`pikojax/formats/gguf.py`).
+"""
+
+from collections.abc import Mapping
+
+from pikojax.config import UserError, require
+from pikojax.text import sentencepiece
+from pikojax.text.patterns import PATTERNS
+from pikojax.text.rank_file import _template, bpe_model
+from pikojax.text.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+
+MOST_TOKENS = 2_000_000
+SPLITS = {  # tokenizer.ggml.pre → the patterns that a text is cut by, one after the other
+    **dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert",
+                     "mpt", "olmo", "jais", "trillion", "granite-docling", "roberta-bpe"), ("gpt2",)),
+    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe",
+                     "chatglm-bpe", "glm4", "jina-v5-nano"), ("cl100k",)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "solar-open", "megrez", "kormo", "grok-2"), ("qwen2",)),
+    "qwen35": ("qwen3.5",),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), ("o200k",)),
+    "tekken": ("tekken",),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), ("number", "gpt2")),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), ("digits3", "han_kana", "deepseek3")),
+}  # fmt: skip
+WHOLE_FIRST = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken", "gpt-4o", "llama4", "kanana2"}
+BEGINS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}  # texts begin with <bos> unless the file says no
+NFC = {"qwen2", "deepseek-r1-qwen", "qwen35"}
+
+
+def tree(metadata: Mapping, file: str) -> dict | None:
+    """None where the file has no vocabulary."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind in (None, "none", "no_vocab"):
+        return None
+    readers = {"llama": _sentencepiece, "t5": _sentencepiece, "gpt2": _byte_level, "bert": _word_piece}
+    require(kind in readers, f"{file} has a vocabulary of the kind {str(kind)[:40]!r}; there are: {', '.join(readers)}")
+    return readers[kind](_Vocabulary(metadata, file))
+
+
+class _Vocabulary:
+    def __init__(self, metadata: Mapping, file: str):
+        self.metadata, self.file = metadata, file
+        tokens = self.get("tokens")
+        require(tokens is not None and not isinstance(tokens, str) and 0 < len(tokens) <= MOST_TOKENS, f"{file} has no list of tokens; download it again")
+        self.tokens = list(tokens)
+        types = self.get("token_type")
+        require(types is None or len(types) == len(self.tokens), f"{file} has {len(self.tokens):,} tokens and other than that many types; download it again")
+        self.types = [NORMAL] * len(self.tokens) if types is None else [int(kind) for kind in types]
+
+    def get(self, name: str, default=None):
+        return self.metadata.get(f"tokenizer.ggml.{name}", default)
+
+    def id_of(self, name: str) -> int | None:
+        i = self.get(f"{name}_token_id")
+        require(i is None or type(i) is int and 0 <= i < len(self.tokens), f"{self.file} has {name}_token_id = {str(i)[:40]}, its tokens are 0 to {len(self.tokens) - 1}")
+        return i
+
+    def token(self, name: str) -> str | None:
+        i = self.id_of(name)
+        return None if i is None else self.tokens[i]
+
+    def named(self, made: dict) -> dict:
+        """With the tokens that begin, end and fill texts, for whoever asks the tokenizer."""
+        names = {f"{name}_token": token for name, field in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")) if (token := self.token(field)) is not None}
+        return {**made, "model": {**made["model"], "names": names}} if names else made
+
+    def unique(self) -> dict[str, int]:
+        vocab = {token: i for i, token in enumerate(self.tokens)}
+        if len(vocab) < len(self.tokens):
+            again = next(token for i, token in enumerate(self.tokens) if vocab[token] != i)
+            raise UserError(f"{self.file} has the token {again[:40]!r} twice; download it again")
+        return vocab
+
+
+def _sentencepiece(v: _Vocabulary) -> dict:
+    unigram = v.get("model") == "t5"
+    scores = v.get("scores")
+    require(scores is not None and len(scores) == len(v.tokens), f"{v.file} has no score for each token; download it again")
+    unknown = v.id_of("unknown")
+    types = [UNKNOWN if i == unknown else NORMAL if kind == UNKNOWN else kind for i, kind in enumerate(v.types)] if unknown is not None else v.types
+    charsmap = v.get("precompiled_charsmap")
+    spec = {
+        "pieces": list(zip(v.tokens, map(float, scores), types, strict=True)),
+        "model_type": 1 if unigram else 2,
+        "suffix": False,
+        "byte_fallback": any(kind == sentencepiece.BYTE for kind in types),
+        "bos": v.token("bos") if v.get("add_bos_token", not unigram) else None,
+        "eos": v.token("eos"),
+        "name": "",
+        "charsmap": b"" if charsmap is None else bytes(charsmap),
+        "remove_extra": bool(v.get("remove_extra_whitespaces", unigram)),
+        "escape": True,
+        "dummy_prefix": bool(v.get("add_space_prefix", True)),
+    }
+    return v.named(sentencepiece.to_tree(spec, v.file))
+
+
+def _added(v: _Vocabulary) -> list[dict]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [
+        {"id": i, "content": token, **flags, "special": kind in (CONTROL, UNKNOWN)}
+        for i, (token, kind) in enumerate(zip(v.tokens, v.types, strict=True))
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED) and token
+    ]
+
+
+def _byte_level(v: _Vocabulary) -> dict:
+    pre = v.get("pre")
+    require(pre in SPLITS, f"{v.file} splits text as {str(pre)[:40]!r}, which is not known here; known are: {', '.join(sorted(SPLITS))}")
+    merges = v.get("merges")
+    require(merges is not None and not isinstance(merges, str), f"{v.file} has no list of merges; download it again")
+    splits = [{"type": "Split", "pattern": {"Regex": PATTERNS[name]}, "behavior": "Isolated", "invert": False} for name in SPLITS[pre]]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": bool(v.get("add_space_prefix", False)), "trim_offsets": True, "use_regex": False}
+    bos = v.id_of("bos")
+    begins = bos is not None and bool(v.get("add_bos_token", pre in BEGINS))
+    model = bpe_model(v.unique(), ignore_merges=pre in WHOLE_FIRST)
+    return v.named({
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added(v),
+        "normalizer": {"type": "NFC"} if pre in NFC else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "post_processor": _template(v.tokens[bos], bos) if begins else None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {**model, "merges": list(merges)},
+    })  # fmt: skip
+
+
+def _word_piece(v: _Vocabulary) -> dict:
+    """Tokens that begin a word carry ▁ in GGUF, and those that continue one nothing; in BERT's files it is nothing and ##."""
+    plain = lambda token, kind: token if kind != NORMAL or token[:1] == "[" else token[1:] if token[:1] == "▁" else "##" + token
+    v.tokens = [plain(token, kind) for token, kind in zip(v.tokens, v.types, strict=True)]
+    vocab, cls, sep = v.unique(), v.id_of("cls"), v.id_of("seperator")  # as the format spells it
+    cls, sep = v.id_of("bos") if cls is None else cls, v.id_of("eos") if sep is None else sep
+    unknown = v.token("unknown") or "[UNK]"
+    require(unknown in vocab, f"{v.file} has no unknown token; download it again")
+    template = None
+    if cls is not None and sep is not None:
+        piece = lambda id, kind: {"SpecialToken": {"id": v.tokens[id], "type_id": kind}}
+        text = lambda name, kind: {"Sequence": {"id": name, "type_id": kind}}
+        single = [piece(cls, 0), text("A", 0), piece(sep, 0)]
+        special = {v.tokens[i]: {"id": v.tokens[i], "ids": [i], "tokens": [v.tokens[i]]} for i in (cls, sep)}
+        template = {"type": "TemplateProcessing", "single": single, "pair": [*single, text("B", 1), piece(sep, 1)], "special_tokens": special}
+    lower = not any(any(char.isupper() for char in token) for token, kind in zip(v.tokens, v.types, strict=True) if kind == NORMAL and token[:1] != "[")
+    return v.named({
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added(v),
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": lower},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab},
+    })  # fmt: skip

@@ -1,0 +1,194 @@
+"""The Llama family: what transformers computes, from Hugging Face folders, with a cache and without, stacked and not; llama2.c's model word for word."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pikojax.config import LlamaConfig, UserError
+from pikojax.formats import huggingface, llama2c
+from pikojax.models import layers, llama
+from pikojax.text.tokenizer import Tokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+STORIES = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "stories260k"
+spec = importlib.util.spec_from_file_location("make_llama_golden", GOLDEN / "make_llama_golden.py")
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+SAVED = np.load(GOLDEN / "llama_family.npz")
+ABOUT = json.loads(SAVED["about"].tobytes())
+
+
+def write_folder(folder: Path, case: str, change=lambda config, tensors: None, shards: int = 1) -> Path:
+    config, shapes = json.loads(json.dumps(ABOUT[case]["config"])), ABOUT[case]["tensors"]
+    tensors = {name: made.draw(name, tuple(shape)) for name, shape in shapes.items()}
+    change(config, tensors)
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+    else:
+        files = {name: f"model-{i % shards + 1:05}-of-{shards:05}.safetensors" for i, name in enumerate(tensors)}
+        for file in set(files.values()):
+            save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    return folder
+
+
+def in_pieces(cfg, params, tokens_BT, sizes) -> np.ndarray:
+    step = jax.jit(lambda params, tokens_BT, cache: llama.forward(cfg, params, tokens_BT, cache))
+    cache, found, at = llama.new_cache(cfg, len(tokens_BT), 48), [], 0
+    for size in sizes:
+        out, cache = step(params, tokens_BT[:, at : at + size], cache)
+        found.append(np.asarray(out.logits))
+        at += size
+    return np.concatenate(found, axis=1)
+
+
+@pytest.mark.parametrize("case", [case if case in ("llama3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in made.CASES])
+def test_logits_are_those_of_transformers(case, tmp_path):
+    cfg, params = huggingface.read(write_folder(tmp_path / "m", case))
+    tokens_BT, wanted = jnp.asarray(SAVED["tokens"]), SAVED[case]
+    whole = jax.jit(lambda params: llama.forward(cfg, params, tokens_BT)[0].logits)
+    assert np.abs(np.asarray(whole(params)) - wanted).max() < 1e-4
+    stacked = {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
+    assert np.abs(np.asarray(whole(stacked)) - wanted).max() < 1e-4
+    assert np.abs(in_pieces(cfg, params, tokens_BT, (17, 1, 1, 21)) - wanted).max() < 1e-4
+
+
+def test_shards_and_half_precision(tmp_path):
+    wanted = huggingface.read(write_folder(tmp_path / "one", "qwen2"))
+    found = huggingface.read(write_folder(tmp_path / "two", "qwen2", shards=3))
+    assert found[0] == wanted[0] and all(map(np.array_equal, jax.tree.leaves(found[1]), jax.tree.leaves(wanted[1])))
+
+    def halve(config, tensors):
+        tensors.update({name: array.astype(np.float16) for name, array in tensors.items()})
+
+    half = huggingface.read(write_folder(tmp_path / "half", "qwen2", halve), dtype=None)[1]
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype(np.float16)}
+
+
+def test_bfloat16_is_read_bit_for_bit(tmp_path):
+    import ml_dtypes
+
+    short = lambda config, tensors: tensors.update({name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()})
+    found = huggingface.read(write_folder(tmp_path / "m", "llama", short))[1]
+    assert np.array_equal(found["embed"], made.draw("model.embed_tokens.weight", found["embed"].shape).astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+CHANGES = {
+    "model_type": (dict(model_type="parrot"), "'parrot'"),
+    "unknown field": (dict(residual_multiplier=0.2), "residual_multiplier = 0.2"),
+    "activation": (dict(hidden_act="sin"), "'sin'"),
+    "scaling": (dict(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0]}), "'longrope'"),
+    "scaling's field": (dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "wobble": 3}), "wobble"),
+    "size": (dict(hidden_size=-1), "hidden_size = -1"),
+    "layers": (dict(num_hidden_layers=4), "lacks the tensor layers.3"),
+    "fewer layers": (dict(num_hidden_layers=2), "layers.2"),
+    "width": (dict(intermediate_size=64), "wants"),
+    "kinds": (dict(layer_types=["linear_attention"] * 3), "linear_attention"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_not_known_is_refused_by_name(what, tmp_path):
+    values, part = CHANGES[what]
+    folder = write_folder(tmp_path / "m", "llama", lambda config, tensors: config.update(values))
+    with pytest.raises(UserError) as caught:
+        huggingface.read(folder)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_older_and_newer_ways_of_writing_positions_agree(tmp_path):
+    def old(config, tensors):
+        both = config.pop("rope_parameters")
+        config |= {"rope_theta": both.pop("rope_theta"), "rope_scaling": {"type": both.pop("rope_type"), **both}}
+
+    for case in ("llama3", "linear", "yarn", "llama"):
+        new = huggingface.read(write_folder(tmp_path / case, case))[0]
+        assert huggingface.read(write_folder(tmp_path / f"{case}-old", case, old))[0] == new
+
+
+def test_folders_without_weights(tmp_path):
+    folder = write_folder(tmp_path / "m", "llama")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no \\*.safetensors"):
+        huggingface.read(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="a pickle; loading one runs code"):
+        huggingface.read(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
+    with pytest.raises(UserError, match="weight_map"):
+        huggingface.read(folder)
+
+
+def test_an_earlier_token_never_sees_a_later_one_and_a_window_forgets():
+    cfg = LlamaConfig(d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, vocab_size=16, context=32, window=4, global_every=None)
+    params = llama.init(cfg, jax.random.key(0))
+    tokens_BT = jax.random.randint(jax.random.key(1), (1, 20), 0, 16)
+    logits = jax.jit(lambda tokens_BT: llama.forward(cfg, params, tokens_BT)[0].logits)
+    changed = tokens_BT.at[0, 10].set((tokens_BT[0, 10] + 1) % 16)
+    moved = np.abs(np.asarray(logits(tokens_BT) - logits(changed))).max(axis=(0, 2)) > 0
+    assert not moved[:10].any() and moved[10] and not moved[10 + 2 * 3 + 1 :].any()  # two layers see 3 tokens back each
+
+
+@pytest.mark.slow
+def test_training_reaches_every_weight():
+    cfg = LlamaConfig(d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, vocab_size=16, context=32, qkv_bias=True, qk_norm=True, post_norms=True, tie=False)
+    params = llama.init(cfg, jax.random.key(0))
+    tokens_BT = jax.random.randint(jax.random.key(1), (2, 12), 0, 16)
+
+    def loss(params):
+        logits_BTV = llama.forward(cfg, params, tokens_BT)[0].logits
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits_BTV[:, :-1]), tokens_BT[:, 1:, None], axis=-1))
+
+    gradients = jax.grad(loss)(params)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradients))
+    assert jax.tree.structure(llama.axes(cfg), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
+
+
+# ---------------------------------------------------------------- llama2.c
+
+
+def stories():
+    if not (STORIES / "stories260K.bin").is_file():
+        pytest.skip(f"no {STORIES}")
+    cfg, params = llama2c.read(STORIES / "stories260K.bin")
+    return cfg, params, Tokenizer.from_tree(llama2c.read_tokenizer(llama2c.tokenizer_beside(STORIES / "stories260K.bin"), cfg.vocab_size))
+
+
+def test_200_greedy_tokens_of_stories260k():
+    cfg, params, tok = stories()
+
+    @jax.jit
+    def step(params, token_BT, cache):
+        out, cache = llama.forward(cfg, params, token_BT, cache)
+        return jnp.argmax(out.logits[:, -1:], axis=-1).astype(jnp.int32), cache
+
+    params = jax.tree.map(jnp.asarray, layers.unstack(params) if isinstance(params["blocks"], dict) else params)
+    cache, token_BT, ids = llama.new_cache(cfg, 1, 208), jnp.array([[1]], jnp.int32), []
+    for _ in range(200):
+        token_BT, cache = step(params, token_BT, cache)
+        ids.append(int(token_BT[0, 0]))
+    assert tok.decode(ids) == (STORIES / "expected_greedy_200.txt").read_text().removesuffix("\n")
+
+
+def test_damaged_llama2c_files_are_one_line(tmp_path):
+    stories()
+    whole, file = (STORIES / "stories260K.bin").read_bytes(), tmp_path / "m.bin"
+    for data, part in ((whole[:-4], "sizes make"), (whole[:-1], "cut short"), (whole + bytes(4), "sizes make"), (whole[:20], "seven sizes"),
+                       (b"24ka" + whole[4:], "later version"), (b"\xff" * 28 + whole[28:], "seven sizes"), (whole[:28], "sizes make")):  # fmt: skip
+        file.write_bytes(data)
+        with pytest.raises(UserError, match=part):
+            llama2c.read(file)
+    pieces = (STORIES / "tok512.bin").read_bytes()
+    for data, size in ((pieces[:-1], 512), (pieces, 511), (pieces, 513), (b"", 512), (pieces, 100)):
+        file.write_bytes(data)
+        with pytest.raises(UserError):
+            llama2c.read_tokenizer(file, size)
