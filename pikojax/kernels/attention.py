@@ -6,47 +6,54 @@ out, from the saved weights p and output o:
 
     dv = pᵀ·do        ds = p ∘ (do·vᵀ − rowsum(do ∘ o))        dq = ds·k        dk = dsᵀ·q
 
-Scores and softmax are float32 whatever the inputs are. Leaves out: anything that avoids the T×S matrix (long contexts). What
-attends to a cache is decode_attention.py's.
+Scores and softmax are float32 whatever the inputs are. This is the form for several devices, GPUs and bfloat16, and the reference of
+flash_attention.py, which makes no T×S matrix. What attends to a cache is decode_attention.py's, or, for a prompt, prefill_attention.py's.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from pikojax.kernels.decode_attention import decode_attention
+from pikojax.kernels.decode_attention import MOST_ROWS, decode_attention
 from pikojax.kernels.flash_attention import flash_attention, why_not
+from pikojax.kernels.kv_formats import one_layer
+from pikojax.kernels.prefill_attention import prefill_attention
 
 MASKED = -1e30  # finite: a row with nothing to attend to gives a mean, not NaN
 BYTES_IN_CACHE, MOST_PIECES = 1_500_000, 16
 
 
-def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None):
-    """Each position attends to itself and those before it; with `segments_BT`, within its own document only."""
-    if why_not(q_BTHC, k_BTGC, v_BTGC) is None:
-        return flash_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=segments_BT)
-    T = q_BTHC.shape[1]
-    mask_BTS = (jnp.arange(T)[:, None] >= jnp.arange(T)[None, :])[None]
+def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None, window=None):
+    """Each position attends to itself and those before it, the last `window` of them; with `segments_BT`, within its own document only.
+    A `window` may be traced, where layers of a loop differ in it."""
+    if why_not(q_BTHC, k_BTGC, v_BTGC) is None and (window is None or isinstance(window, int)):
+        return flash_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=segments_BT, window=window)
+    back_TS = jnp.arange(q_BTHC.shape[1])[:, None] - jnp.arange(q_BTHC.shape[1])[None, :]
+    mask_BTS = (back_TS >= 0)[None] if window is None else ((back_TS >= 0) & (back_TS < window))[None]
     if segments_BT is not None:
         mask_BTS = mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
     return masked_attention(q_BTHC, k_BTGC, v_BTGC, mask_BTS)
 
 
-def cached_attention(q_BTHC, keys, values, length_B, layer):
-    """The T new tokens, which are in the cache already and counted in `length_B`, attend to all slots of their row up to their own.
-    `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read."""
-    return decode_attention(q_BTHC, keys, values, length_B, layer=layer)
+def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None):
+    """The T new tokens, which are in the cache already and counted in `length_B`, attend to the slots of their row up to their own, the
+    last `window` of them. `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read."""
+    T, C = q_BTHC.shape[1], q_BTHC.shape[-1]
+    if T <= MOST_ROWS:
+        return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window)
+    k_BGSC, v_BGSC = (one_layer(cache, layer, C).astype(q_BTHC.dtype) for cache in (keys, values))
+    return prefill_attention(q_BTHC, k_BGSC, v_BGSC, offset_B=length_B - T, window=window, head_major=True)
 
 
-def softcapped_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS, cap: float):
-    """As `masked_attention`, of scores that are held between −cap and cap by cap · tanh(scores / cap)."""
+def softcapped_attention(q_BTHC, k_BGSC, v_BGSC, mask_BTS, cap: float):
+    """As `masked_attention`, of scores that are held between −cap and cap by cap · tanh(scores / cap). Keys and values are head-major."""
     B, T, H, C = q_BTHC.shape
-    G = k_BSGC.shape[2]
+    G = k_BGSC.shape[1]
     q_BTGRC = q_BTHC.reshape(B, T, G, H // G, C) * jnp.asarray(C**-0.5, q_BTHC.dtype)
-    scores_BGRTS = jnp.einsum("BTGRC,BSGC->BGRTS", q_BTGRC, k_BSGC, preferred_element_type=jnp.float32)
+    scores_BGRTS = jnp.einsum("BTGRC,BGSC->BGRTS", q_BTGRC, k_BGSC, preferred_element_type=jnp.float32)
     scores_BGRTS = jnp.where(mask_BTS[:, None, None], cap * jnp.tanh(scores_BGRTS / cap), MASKED)
-    p_BGRTS = jax.nn.softmax(scores_BGRTS, axis=-1).astype(v_BSGC.dtype)
-    o_BTGRC = jnp.einsum("BGRTS,BSGC->BTGRC", p_BGRTS, v_BSGC, preferred_element_type=jnp.float32)
+    p_BGRTS = jax.nn.softmax(scores_BGRTS, axis=-1).astype(v_BGSC.dtype)
+    o_BTGRC = jnp.einsum("BGRTS,BGSC->BTGRC", p_BGRTS, v_BGSC, preferred_element_type=jnp.float32)
     return o_BTGRC.reshape(B, T, H, C).astype(q_BTHC.dtype)
 
 

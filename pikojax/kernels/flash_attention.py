@@ -9,27 +9,21 @@ the last `window` of them, of its own segment. A query's result is the same bits
 Leaves out: dropout of the weights, types other than float32, several devices (a native call is opaque to the partitioner).
 """
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from pikojax.kernels import dispatch
 from pikojax.native.ffi import register
 
 WHOLE = 2**62  # a window that leaves nothing out
 
 
-def wished() -> str:
-    """What PIKOJAX_KERNELS asks for."""
-    return os.environ.get("PIKOJAX_KERNELS", "").strip().lower() or "auto"
-
-
 def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
     """Why the fused kernel cannot serve these arrays; None: it can."""
-    if wished() not in ("auto", "native"):
-        return f"PIKOJAX_KERNELS={wished()}"
+    if dispatch.wished() == "reference":
+        return "PIKOJAX_KERNELS=reference"
     if jax.default_backend() != "cpu":
         return "fused attention is for the CPU"
     if jax.device_count() > 1:

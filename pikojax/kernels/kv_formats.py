@@ -83,6 +83,12 @@ def dequantize_kv(kv: QuantizedKV, width: int | None = None, keep_rotation: bool
     return rotate(x) if kv.format == "int4_rotated" and not keep_rotation else x
 
 
+def one_layer(cache, layer, width: int):
+    """One layer of a stack, as floats [B, G, S, C]."""
+    cache = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), cache)
+    return dequantize_kv(cache, width) if isinstance(cache, QuantizedKV) else cache
+
+
 def hadamard(width: int) -> np.ndarray:
     """Orthonormal and symmetric, so its own inverse: [width, width], blocks along the diagonal."""
     n = width & -width

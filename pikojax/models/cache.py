@@ -50,10 +50,5 @@ def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> K
     return KVCache(keys, values, cache.length_B)
 
 
-def layer(cache: KVCache, layer: int) -> tuple[jax.Array, jax.Array]:
-    """The keys and values of one layer, [B, S, G, C]."""
-    return cache.k_LBSGC[layer], cache.v_LBSGC[layer]
-
-
 def advance(cache: KVCache, n_tokens: int) -> KVCache:
     return replace(cache, length_B=cache.length_B + n_tokens)

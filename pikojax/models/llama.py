@@ -15,6 +15,7 @@ from flax import nnx
 
 from pikojax.kernels import attention
 from pikojax.kernels.activation import gelu
+from pikojax.kernels.kv_formats import one_layer
 from pikojax.llama_config import LlamaConfig
 from pikojax.models import cache as kv
 from pikojax.models import layers
@@ -71,13 +72,17 @@ class Block(nnx.Module):
         q_BTHC, k_BTGC = (layers.rotate(x, positions_BT, frequency, factor) for x in (q_BTHC, k_BTGC))
         if cfg.attention_scale is not None:  # the kernels divide by √C
             q_BTHC = q_BTHC * jnp.asarray(cfg.attention_scale * math.sqrt(C), q_BTHC.dtype)
-        window = None if cfg.window is None else jnp.where(local, cfg.window, 2**30)
-        if cache is None:
-            y_BTHC = attend(cfg, q_BTHC, k_BTGC, v_BTGC, jnp.arange(T)[None, :], window, segments_BT)
-        else:
+        window = window_of(cfg, local)
+        if cache is not None:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
-            k_BSGC, v_BSGC = (x.astype(q_BTHC.dtype) for x in kv.layer(cache, layer))
-            y_BTHC = attend(cfg, q_BTHC, k_BSGC, v_BSGC, positions_BT, window, None)
+            length_B = cache.length_B + T
+        if cfg.attention_softcap is not None:
+            keys, values = (k_BTGC, v_BTGC) if cache is None else (cache.k_LBGSC, cache.v_LBGSC)
+            y_BTHC = softcapped(cfg, q_BTHC, keys, values, None if cache is None else layer, positions_BT, window, segments_BT)
+        elif cache is None:
+            y_BTHC = attention.causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT, window)
+        else:
+            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window)
         return self.out(y_BTHC.reshape(B, T, -1)), cache
 
     def mlp(self, cfg: LlamaConfig, x_BTD):
@@ -92,20 +97,28 @@ class Block(nnx.Module):
         return x_BTD + (self.post2(y_BTD) if cfg.post_norms else y_BTD), cache
 
 
-def attend(cfg: LlamaConfig, q_BTHC, k_BSGC, v_BSGC, positions_BT, window, segments_BT):
-    """The query at position p attends to the slots max(0, p − window + 1) … p, and within its own document."""
-    whole = positions_BT.shape[0] == 1 and q_BTHC.shape[1] == k_BSGC.shape[1]
-    if whole and window is None and cfg.attention_softcap is None:
-        return attention.causal_attention(q_BTHC, k_BSGC, v_BSGC, segments_BT)
-    slots_S = jnp.arange(k_BSGC.shape[1])
-    mask_BTS = slots_S[None, None, :] <= positions_BT[:, :, None]
+def window_of(cfg: LlamaConfig, local):
+    """How far a layer sees: None for everything, or a number; a traced one where a loop runs over layers of both kinds."""
+    if cfg.window is None:
+        return None
+    if cfg.global_every is None:
+        return cfg.window
+    return jnp.where(local, cfg.window, 2**30) if isinstance(local, jax.Array) else cfg.window if local else None
+
+
+def softcapped(cfg: LlamaConfig, q_BTHC, keys, values, layer, positions_BT, window, segments_BT):
+    """Gemma 2's attention, by its reference alone; with `layer`, over a cache's stacks."""
+    if layer is None:
+        k_BGSC, v_BGSC = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+    else:
+        k_BGSC, v_BGSC = (one_layer(cache, layer, cfg.d_head).astype(q_BTHC.dtype) for cache in (keys, values))
+    back_BTS = positions_BT[:, :, None] - jnp.arange(k_BGSC.shape[2])[None, None, :]
+    mask_BTS = back_BTS >= 0
     if window is not None:
-        mask_BTS = mask_BTS & (positions_BT[:, :, None] - slots_S[None, None, :] < window)
+        mask_BTS = mask_BTS & (back_BTS < window)
     if segments_BT is not None:
         mask_BTS = mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
-    if cfg.attention_softcap is not None:
-        return attention.softcapped_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS, cfg.attention_softcap)
-    return attention.masked_attention(q_BTHC, k_BSGC, v_BSGC, mask_BTS)
+    return attention.softcapped_attention(q_BTHC, k_BGSC, v_BGSC, mask_BTS, cfg.attention_softcap)
 
 
 def frequencies(cfg: LlamaConfig, local):
@@ -156,7 +169,7 @@ class Stem(nnx.Module):
         return x_BTD if cfg.embed_scale == 1.0 else x_BTD * jnp.asarray(cfg.embed_scale, x_BTD.dtype)
 
     def logits_out(self, cfg: LlamaConfig, x_BTD):
-        logits_BTV = layers.linear(x_BTD, self.embed[...].T if cfg.tie else self.head[...], out_dtype=jnp.float32)
+        logits_BTV = layers.linear(x_BTD, layers.as_head(self.embed[...]) if cfg.tie else self.head[...], out_dtype=jnp.float32)
         return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
 
 
