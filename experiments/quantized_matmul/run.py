@@ -19,7 +19,9 @@ SIZES, ROWS, THREADS = (4096, 2048, 8192), (1, 512, 4, 16, 64), 2
 
 def wanted(quick: bool) -> list[dict]:
     if quick:
-        return [{"format": format, "size": 256, "rows": rows, "turn": 0} for format in ("float32", "q4_0", "q4_k") for rows in (1, 5)]
+        return [
+            {"format": format, "size": 256, "rows": rows, "turn": 0} for format in ("float32", "q4_0", "q4_k") for rows in (1, 5)
+        ]
     listed = [(rows, size, turn, format) for rows in ROWS for size in SIZES for turn, format in enumerate(FORMATS)]
     return [{"format": format, "size": size, "rows": rows, "turn": turn} for rows, size, turn, format in listed]
 
@@ -37,7 +39,9 @@ def main(quick: bool, seconds: float | None) -> None:
             raise SystemExit("stopped: time is up; run again to go on")
         size = key["size"]
         found = measure(key["format"], key["rows"], size, size, THREADS, 1 << 22 if quick else STACK_BYTES)
-        results.append(**key, peak_gop_per_s=int8_gop_per_s(THREADS), **{k: v for k, v in found.items() if k not in ("format", "rows")})
+        results.append(
+            **key, peak_gop_per_s=int8_gop_per_s(THREADS), **{k: v for k, v in found.items() if k not in ("format", "rows")}
+        )
 
 
 if __name__ == "__main__":

@@ -97,7 +97,9 @@ def listed() -> list[dict[str, str]]:
         reasons = [f"{k.name}: {why}" for k in _fitting(op, wish) if (why := _function(k.module, k.why_not_here)())]
         if wish in ("reference", "auto"):
             best = "reference" if wish == "reference" else best_here(op)
-            reason = "PIKOJAX_KERNELS=reference" if wish == best else "; ".join(reasons) or f"the best for {jax.default_backend()}"
+            reason = (
+                "PIKOJAX_KERNELS=reference" if wish == best else "; ".join(reasons) or f"the best for {jax.default_backend()}"
+            )
         else:
             best = best_here(op)
             reason = "; ".join(reasons) or f"PIKOJAX_KERNELS={wish}"

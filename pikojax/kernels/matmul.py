@@ -34,7 +34,10 @@ def matmul(x, w, layer=None):
         return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(x.dtype)
     K, N = w.shape
     stack = w.data.shape[:-2]
-    require(x.ndim >= 1 and x.shape[-1] == K, f"matmul got x of shape {x.shape} and weights of {K} inputs; the last axis has to be {K}")
+    require(
+        x.ndim >= 1 and x.shape[-1] == K,
+        f"matmul got x of shape {x.shape} and weights of {K} inputs; the last axis has to be {K}",
+    )
     require(
         len(stack) == (layer is not None),
         f"matmul got weights with leading axes {stack} and layer={layer}; give a layer where there is one such axis, and only there",
@@ -153,7 +156,9 @@ def _batched(kernel: str):
         tree = jax.tree.structure((x, w, layer))
 
         def one(i):
-            picked = [jax.lax.dynamic_index_in_dim(a, i, keepdims=False) if flag else a for flag, a in zip(flags, operands, strict=True)]
+            picked = [
+                jax.lax.dynamic_index_in_dim(a, i, keepdims=False) if flag else a for flag, a in zip(flags, operands, strict=True)
+            ]
             return product(*jax.tree.unflatten(tree, picked))
 
         return jax.lax.map(one, jnp.arange(size)), True

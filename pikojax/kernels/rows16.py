@@ -24,7 +24,14 @@ ZEROS = {"int8": 128, "q8_0": 128, "int4": 8, "q4_0": 8, "q5_0": 16, "q6_k": 32}
 UPPER_BITS = {"q5_0": 1, "q5_1": 1, "q5_k": 1, "q6_k": 2}
 # What stands before a block's codes: each (numbers an output, bytes a number).
 SUPER, SUPER_SIGNED = ((1, 2), (1, 2), (8, 1), (8, 1)), ((1, 2), (16, 1))
-HEADS = {"int8": ((1, 4),), "q4_1": ((1, 2), (1, 2)), "q5_1": ((1, 2), (1, 2)), "q4_k": SUPER, "q5_k": SUPER, "q6_k": SUPER_SIGNED}
+HEADS = {
+    "int8": ((1, 4),),
+    "q4_1": ((1, 2), (1, 2)),
+    "q5_1": ((1, 2), (1, 2)),
+    "q4_k": SUPER,
+    "q5_k": SUPER,
+    "q6_k": SUPER_SIGNED,
+}
 
 
 def block_weights(w: QTensor) -> int:
@@ -54,10 +61,15 @@ def _whole_bytes(format: str) -> bool:
 
 def pack(w: QTensor) -> QTensor:
     """The same weights in tiles. Outputs are padded to a multiple of 16; what pads them is zero and never written out."""
-    require(w.layout == "canonical", f"got weights in the layout {w.layout!r}, wanted canonical ones; they may be prepared already")
+    require(
+        w.layout == "canonical", f"got weights in the layout {w.layout!r}, wanted canonical ones; they may be prepared already"
+    )
     codes, head_parts = _codes(w)
     blocks = codes.shape[-1] // block_weights(w)
-    parts = [_by_tile(part.reshape(*part.shape[:-1], blocks, -1), size) for part, (_, size) in zip(head_parts, heads(w.format), strict=True)]
+    parts = [
+        _by_tile(part.reshape(*part.shape[:-1], blocks, -1), size)
+        for part, (_, size) in zip(head_parts, heads(w.format), strict=True)
+    ]
     grouped = _by_tile(codes.reshape(*codes.shape[:-1], blocks, -1), 4)  # [..., tile, block, 8 · groups, 16, 4]
     grouped = grouped.reshape(*grouped.shape[:-3], -1, 8, TILE, 4)
     parts.append(_packed(grouped, w.format))
@@ -106,7 +118,9 @@ def _gguf_codes(w: QTensor):
     if w.format == "q6_k":
         lower, upper, scale, d = parts
         lower, upper = lower.reshape(*lower.shape[:-1], 2, 2, 32), split(upper, 32)
-        codes = jnp.concatenate([lower & 15, lower >> 4], axis=-2) | (jnp.stack([(upper >> i) & 3 for i in (0, 2, 4, 6)], axis=-2) << 4)
+        codes = jnp.concatenate([lower & 15, lower >> 4], axis=-2) | (
+            jnp.stack([(upper >> i) & 3 for i in (0, 2, 4, 6)], axis=-2) << 4
+        )
         return join(join(join(codes))), [join(d), join(scale)]
     if w.format in ("q4_k", "q5_k"):
         d, dmin, scales, *fifth, nibbles = parts
@@ -221,5 +235,3 @@ def canonical_bytes(w: QTensor) -> int:
     blocks = -(-w.shape[0] // known.block_weights)
     beside = 4 if w.format == "int8" else 0 if known.gguf else (4 if known.asymmetric else 2) * blocks
     return w.shape[1] * (blocks * known.block_bytes + beside)
-
-
