@@ -24,21 +24,22 @@ def thousandths(values: list[float]) -> str:
     return f"{median:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.6), dpi=130, layout="constrained")
-label(left, "Formats: bits a weight and what they cost", "bits a weight, scales included", "bits per byte above float32")
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.8), dpi=130, layout="constrained")
+label(left, "Formats, by the bits a weight takes", "bits per byte above float32", "")
 names = list(dict.fromkeys(row["format"] for row in found(kind="formats") if row["format"] != "float32"))
-own = [name for name in names if "_k" not in name and name[0] != "q"]
-for color, group, what in ((CYCLE[0], own, "our own"), (CYCLE[1], [name for name in names if name not in own], "GGUF")):
-    points = [
-        (found(kind="formats", format=name)[0]["bits_per_weight"], max(spread(lost(found(kind="formats", format=name)))[0], 5e-5))
-        for name in group
-    ]
-    left.scatter(*zip(*points), color=color, s=24, label=what, zorder=3)
-    for name, point in zip(group, points, strict=True):
-        if point[0] < 7:
-            left.annotate(name, point, fontsize=6.5, xytext=(3, 2), textcoords="offset points")
-left.set_yscale("log")
-left.legend(frameon=False)
+size = {name: found(kind="formats", format=name)[0]["bits_per_weight"] for name in names}
+ordered = sorted(names, key=lambda name: (size[name], name))
+for i, name in enumerate(ordered):
+    color = CYCLE[1] if name[0] == "q" else CYCLE[0]
+    median, low, high = (max(value, 5e-5) for value in spread(lost(found(kind="formats", format=name))))
+    left.plot([low, high], [i, i], color=color, lw=1.5)
+    left.scatter([median], [i], color=color, s=24, zorder=3)
+left.set_yticks(range(len(ordered)), [f"{name}  {size[name]:.2f}" for name in ordered], fontsize=8)
+left.invert_yaxis()
+left.set_xscale("log")
+for color, what in ((CYCLE[0], "our own"), (CYCLE[1], "GGUF")):
+    left.scatter([], [], color=color, s=24, label=what)
+left.legend(frameon=False, loc="lower right")
 
 label(middle, "Plain rounding to four bits, by group", "weights that share a scale", "bits per byte above float32")
 groups = list(dict.fromkeys(row["group"] for row in found(kind="groups")))
