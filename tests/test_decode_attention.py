@@ -118,7 +118,9 @@ def test_what_sees_nothing_gets_zeros_and_what_is_not_filled_is_not_read(path, n
 
     def spoil(leaf):  # NaN, or the worst that bytes can say
         beyond = jnp.arange(150)[None, None, :, None] >= length_B[:, None, None, None]
-        return jnp.where(beyond, jnp.asarray(jnp.nan if leaf.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) else 127, leaf.dtype), leaf)
+        return jnp.where(
+            beyond, jnp.asarray(jnp.nan if leaf.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) else 127, leaf.dtype), leaf
+        )
 
     spoiled = np.asarray(attend(q_BTHC, *jax.tree.map(spoil, (keys, values)), length_B))
     np.testing.assert_array_equal(spoiled, whole)
@@ -173,7 +175,9 @@ def test_a_permuted_block_table_changes_no_bit(path, name, block):
     def pool(leaf):  # [B, G, S, X] → [P, G, block, X]
         leaf = np.asarray(leaf)
         made = np.full((B * n_blocks + 3, G, block, leaf.shape[-1]), 100, leaf.dtype)
-        made[table_BN.reshape(-1)] = leaf.reshape(B, G, n_blocks, block, -1).transpose(0, 2, 1, 3, 4).reshape(-1, G, block, leaf.shape[-1])
+        made[table_BN.reshape(-1)] = (
+            leaf.reshape(B, G, n_blocks, block, -1).transpose(0, 2, 1, 3, 4).reshape(-1, G, block, leaf.shape[-1])
+        )
         return jnp.asarray(made)
 
     in_order = tuple(stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
@@ -196,7 +200,9 @@ def test_a_traced_layer_of_a_stack_inside_scan_and_vmap(name):
     attend = functools.partial(attention.decode_attention, q_BTHC)
     each = [attend(*jax.tree.map(lambda leaf, i=i: leaf[i], stacks), length_B) for i in range(3)]
 
-    scanned = jax.jit(lambda stacks: jax.lax.scan(lambda _, i: (None, attend(*stacks, length_B, layer=i)), None, jnp.arange(3))[1])
+    scanned = jax.jit(
+        lambda stacks: jax.lax.scan(lambda _, i: (None, attend(*stacks, length_B, layer=i)), None, jnp.arange(3))[1]
+    )
     np.testing.assert_array_equal(scanned(stacks), np.stack(each))
     mapped = jax.jit(jax.vmap(lambda keys, values: attend(keys, values, length_B)))
     np.testing.assert_array_equal(mapped(*stacks), np.stack(each))
@@ -208,7 +214,9 @@ def test_what_cannot_be_native_says_why_and_the_reference_serves(monkeypatch):
     assert "17 rows" in attention.why_not(q_BTHC, k_BGSC, v_BGSC)
     assert "float16" in attention.why_not(q_BTHC[:, :1], k_BGSC.astype(jnp.float16), v_BGSC)
     length_B = np.asarray([20], np.int32)
-    np.testing.assert_array_equal(attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), attention.reference(q_BTHC, k_BGSC, v_BGSC, length_B))
+    np.testing.assert_array_equal(
+        attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), attention.reference(q_BTHC, k_BGSC, v_BGSC, length_B)
+    )
     monkeypatch.setattr(build, "status", lambda name: "none: no C++ compiler")
     assert attention.why_not(q_BTHC[:, :1], k_BGSC, v_BGSC) == "no C++ compiler"
 

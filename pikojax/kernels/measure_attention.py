@@ -9,7 +9,6 @@ since it would copy a slice of a stack first.
 Leaves out: GPUs, whole models.
 """
 
-import functools
 import statistics
 import time
 
@@ -28,10 +27,18 @@ FLOATS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CACHES = (*FLOATS, *OF_CACHE)
 PASSES, UNROLLED = 7, 16
 READINGS = 3  # of the bandwidth, before each pass
+DISTINCT_LAYERS = 2  # so many are drawn and quantized; the others repeat them
 
 
 def measure(
-    cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: int, threads: int | None = None, buffer_bytes: int | None = None
+    cache: str,
+    slots: int,
+    rows: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    threads: int | None = None,
+    buffer_bytes: int | None = None,
 ) -> dict:
     """One batch row with `slots` filled, the last `rows` of them by the new tokens."""
     for name, value in (("slots", slots), ("rows", rows), ("heads", heads), ("kv-heads", kv_heads), ("width", width)):
@@ -76,19 +83,13 @@ def random_queries(rows: int, heads: int, width: int):
 
 def filled_stacks(cache: str, slots: int, kv_heads: int, width: int, buffer_bytes: int):
     """Keys, values [L, 1, G, S, C] that together fill `buffer_bytes`, and the bytes of one layer of both."""
-    shape = (1, kv_heads, slots, width)
-    one = [jax.eval_shape(functools.partial(in_format, format=format), jax.ShapeDtypeStruct(shape, jnp.float32)) for format in formats(cache)]
-    one_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-    n_layers = max(2, -(-buffer_bytes // one_bytes))
     rng = np.random.default_rng(0)
-    pattern = rng.standard_normal((*shape[:-1], width), np.float32)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def stack(pattern, format):  # each layer another one, made without a float32 copy of them all
-        return jax.lax.map(lambda layer: in_format(jnp.roll(pattern, layer, axis=2), format), jnp.arange(n_layers))
-
-    keys, values = (stack(jnp.asarray(pattern), format) for format in formats(cache))
-    return keys, values, one_bytes
+    few = [rng.standard_normal((DISTINCT_LAYERS, 1, kv_heads, slots, width), np.float32) for _ in range(2)]
+    few = [jax.jit(in_format, static_argnums=1)(x, format) for x, format in zip(few, formats(cache), strict=True)]
+    cache_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(few)) // DISTINCT_LAYERS
+    repeats = -(-buffer_bytes // (cache_bytes * DISTINCT_LAYERS))
+    keys, values = jax.tree.map(lambda leaf: jnp.tile(leaf, (repeats, *[1] * (leaf.ndim - 1))), few)
+    return keys, values, cache_bytes
 
 
 def formats(cache: str) -> tuple[str, str]:
@@ -164,7 +165,9 @@ def errors(cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: 
     keys, values = (in_format(jnp.asarray(x), format) for x, format in zip((k_BGSC, v_BGSC), formats(cache), strict=True))
     out_BTHC = np.asarray(jax.jit(attention.decode_attention)(q_BTHC, keys, values, jnp.asarray([slots], jnp.int32)), np.float64)
     stored = [dequantize_kv(x, width) if isinstance(x, QuantizedKV) else x for x in (keys, values)]
-    exact_BTHC, of_stored_BTHC = (exact_attention(np.asarray(q_BTHC), *map(np.asarray, pair)) for pair in ((k_BGSC, v_BGSC), stored))
+    exact_BTHC, of_stored_BTHC = (
+        exact_attention(np.asarray(q_BTHC), *map(np.asarray, pair)) for pair in ((k_BGSC, v_BGSC), stored)
+    )
     return {"nmse": nmse(out_BTHC, exact_BTHC), "nmse_kernel": nmse(out_BTHC, of_stored_BTHC)}
 
 
