@@ -3,8 +3,12 @@
     [project.entry-points."pikojax.models"]          [project.entry-points."pikojax.tokenizers"]
     mamba = "my_package.mamba:MODEL"                 Syllables = "my_package.syllables:from_tree"
 
+    [project.entry-points."pikojax.kernels"]
+    vulkan = "my_package.vulkan:KERNELS"
+
 A model is a `Model` (see `pikojax/models`) and is chosen by `model.name = "mamba"`. A tokenizer is a function from the tree of a
-tokenizer.json to a tokenizer, and its name is the `model.type` in that file. What is built in comes first: no plug-in can take its place.
+tokenizer.json to a tokenizer, and its name is the `model.type` in that file. Kernels are an object with `matmul(x, w, layer)`,
+`decode_attention(…)` or both, chosen by PIKOJAX_KERNELS=vulkan (see `pikojax/kernels/dispatch.py`). What is built in comes first: no plug-in can take its place.
 
 Leaves out: hooks, versions of an interface, switching plug-ins off (uninstall the package).
 """

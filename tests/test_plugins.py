@@ -47,6 +47,7 @@ def broken(site: Path, group: str, name: str, value: str) -> None:
 def test_a_plug_in_is_loaded_when_it_is_named_and_not_before(site):
     listed = plugins.listed()
     assert [(each["group"], each["name"], each["package"], each["version"], each["trouble"]) for each in listed] == [
+        ("pikojax.kernels", "exact", "pikojax-example", "0.3", None),
         ("pikojax.models", "bigram", "pikojax-example", "0.3", None),
         ("pikojax.tokenizers", "Bytes", "pikojax-example", "0.3", None),
     ]
@@ -142,3 +143,25 @@ def test_doctor_lists_them_and_loads_none(site):
     assert "'name': 'bigram', 'value': 'pikojax_example:BIGRAM', 'package': 'pikojax-example', 'version': '0.3', 'trouble': None" in listed
     assert "plug-in gone: there is no module no_such_module; mend or uninstall broken-gone" in fixes and loaded == "False"
     assert "pikojax.tokenizers: Bytes = pikojax_example:bytes_from_tree, of pikojax-example 0.3" in map(doctor._plugin, plugins.listed())
+
+
+def test_kernels_of_a_plug_in_run_where_they_are_named(site, monkeypatch, capsys):
+    import jax
+    import numpy as np
+
+    from pikojax.kernels import dispatch, matmul, prepare
+    from pikojax.qtensor import dequantize, quantize
+
+    w = quantize(jax.random.normal(jax.random.key(0), (64, 16)), "q8_0")
+    x = jax.random.normal(jax.random.key(1), (3, 64))
+    exact = np.asarray(x, np.float64) @ np.asarray(dequantize(w), np.float64)
+    monkeypatch.setenv("PIKOJAX_KERNELS", "exact")
+    assert dispatch.best_here("matmul") == "exact" and "pikojax_example" not in sys.modules
+    assert prepare(w) is w and dispatch.choose("matmul", x, w, None) == "exact"
+    assert np.abs(np.asarray(matmul(x, w)) - exact).max() < 1e-5
+    broken(site, "pikojax.kernels", "empty", "json:JSONDecoder")
+    monkeypatch.setenv("PIKOJAX_KERNELS", "empty")
+    assert dispatch.choose("matmul", x, w, None) == "reference" and "brings no matmul" in capsys.readouterr().err
+    monkeypatch.setenv("PIKOJAX_KERNELS", "exakt")
+    with pytest.raises(UserError, match="PIKOJAX_KERNELS=exakt names no kernels; choose from auto, .*empty, exact"):
+        matmul(x, w)

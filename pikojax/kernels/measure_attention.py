@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import require
-from pikojax.kernels import decode_attention as attention
 from pikojax.kernels import dispatch
+from pikojax.kernels.decode_attention import MASKED, decode_attention, reference
 from pikojax.kernels.kv_formats import FORMATS, OF_CACHE, QuantizedKV, dequantize_kv, quantize_kv
 from pikojax.native import cpu
 from pikojax.native.bandwidth import default_buffer_bytes, read_bandwidth_gb_per_s
@@ -108,7 +108,7 @@ def stack_pass(q_BTHC, keys, values, slots: int):
     @jax.jit
     def all_layers(q_BTHC, keys, values):
         def one(layer, o_BTHC):  # the query hangs on the call before it, so that no two run at once
-            return attention.decode_attention(q_BTHC + 1e-6 * o_BTHC, keys, values, length_B, layer=layer)
+            return decode_attention(q_BTHC + 1e-6 * o_BTHC, keys, values, length_B, layer=layer)
 
         return jax.lax.fori_loop(0, n_layers, one, q_BTHC)
 
@@ -124,7 +124,7 @@ def xla_pass(q_BTHC, slots: int, kv_heads: int, head_major: bool, buffer_bytes: 
     pattern = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
     caches = [(pattern + 0.001 * i, pattern - 0.001 * i) for i in range(n_caches)]
     length_B = jnp.asarray([slots], jnp.int32)
-    attend = attention.reference if head_major else _slot_major
+    attend = reference if head_major else _slot_major
 
     @jax.jit
     def some(q_BTHC, caches):
@@ -143,7 +143,7 @@ def _slot_major(q_BTHC, k_BSGC, v_BSGC, length_B):
     scores_BGRTS = jnp.einsum("btgrc,bsgc->bgrts", q_BTGRC, k_BSGC)
     position_BT = length_B[:, None] - T + jnp.arange(T)[None, :]
     seen_BTS = jnp.arange(S)[None, None, :] <= position_BT[:, :, None]
-    p_BGRTS = jax.nn.softmax(jnp.where(seen_BTS[:, None, None], scores_BGRTS, attention.MASKED), axis=-1)
+    p_BGRTS = jax.nn.softmax(jnp.where(seen_BTS[:, None, None], scores_BGRTS, MASKED), axis=-1)
     return jnp.einsum("bgrts,bsgc->btgrc", p_BGRTS, v_BSGC).reshape(B, T, H, C)
 
 
@@ -163,7 +163,7 @@ def errors(cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: 
     k_BGSC, v_BGSC = (rng.standard_normal((1, kv_heads, slots, width), np.float32) for _ in range(2))
     q_BTHC = random_queries(rows, heads, width)
     keys, values = (in_format(jnp.asarray(x), format) for x, format in zip((k_BGSC, v_BGSC), formats(cache), strict=True))
-    out_BTHC = np.asarray(jax.jit(attention.decode_attention)(q_BTHC, keys, values, jnp.asarray([slots], jnp.int32)), np.float64)
+    out_BTHC = np.asarray(jax.jit(decode_attention)(q_BTHC, keys, values, jnp.asarray([slots], jnp.int32)), np.float64)
     stored = [dequantize_kv(x, width) if isinstance(x, QuantizedKV) else x for x in (keys, values)]
     exact_BTHC, of_stored_BTHC = (
         exact_attention(np.asarray(q_BTHC), *map(np.asarray, pair)) for pair in ((k_BGSC, v_BGSC), stored)

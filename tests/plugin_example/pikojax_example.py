@@ -1,4 +1,5 @@
-"""A plug-in for pikojax: the model `bigram` (the next token depends on the last alone) and tokenizers of the type `Bytes`.
+"""A plug-in for pikojax: the model `bigram` (the next token depends on the last alone), tokenizers of the type `Bytes`, and the kernels
+`exact`: `PIKOJAX_KERNELS=exact` multiplies by quantized weights with every bit that float32 has.
 
     x = embed[token]; x ← x + relu(x·W) a few times; logits = x·embedᵀ                "hé" → [104, 195, 169]
 
@@ -17,6 +18,7 @@ from flax import nnx
 
 from pikojax.models import cache as kv
 from pikojax.models import layers
+from pikojax.qtensor import dequantize
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,15 @@ class Stream:
 
 
 bytes_from_tree = Bytes
+
+
+class Exact:
+    """Kernels are functions of an object: `matmul(x_MK, w, layer)`, `decode_attention(…)`, whichever it brings."""
+
+    @staticmethod
+    def matmul(x_MK, w, layer):
+        w = w if layer is None else jax.tree.map(lambda leaf: leaf[layer], w)
+        return jnp.matmul(x_MK, dequantize(w), precision="highest")
+
+
+EXACT = Exact()
