@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import sanitized
 
+from pikojax.cli.main import main
 from pikojax.config import GPTConfig
 from pikojax.infer import decode
 from pikojax.infer.sampling import make_settings
 from pikojax.kernels import kv_formats
+from pikojax.kernels.measure_attention import measure
 from pikojax.models import catalog
 from pikojax.native import build, cpu
 
@@ -303,6 +305,23 @@ def test_a_quantized_cache_gives_nearly_the_full_forward(dtype, most):
         out, cache = forward(CFG, loud_params(), tokens_BT[:, start : start + width], cache)
         parts.append(np.asarray(out.logits))
     assert nmse(np.concatenate(parts, axis=1), want) < most
+
+
+# ---------------------------------------------------------------- measured
+
+
+def test_the_measurement_reports_speed_and_error():
+    found = measure("int8", slots=80, rows=2, heads=4, kv_heads=2, width=64, threads=1, buffer_bytes=1 << 20)
+    assert found["cache_bytes"] == 2 * 80 * 2 * (64 + 2)
+    assert found["gb_per_s"] == pytest.approx(found["cache_bytes"] / found["call_s"] / 1e9)
+    assert 0 < found["nmse_kernel"] < 5e-4 and found["nmse_kernel"] < found["nmse"] < 1e-3
+    assert found["read_bandwidth_gb_per_s"] > 0 and found["gop_per_s"] > 0 and found["threads"] == 1
+
+
+@pytest.mark.parametrize("wrong", [["--rows", "0"], ["--cache", "int9"], ["--heads", "6", "--kv-heads", "4"], ["lightllm"]])
+def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
+    assert main(["bench", "attention", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # ---------------------------------------------------------------- under sanitizers
