@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pikojax.native import build
-
 from pikojax.cli import doctor
+from pikojax.native import build
 
 ROOT = Path(__file__).resolve().parent.parent
 
