@@ -1,6 +1,7 @@
 """Decode attention: each format and shape against float64, rows that depend on nothing beside them, and slots that are never copied."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,16 @@ import numpy as np
 import pytest
 import sanitized
 
+from pikojax.cli.main import main
 from pikojax.config import GPTConfig
 from pikojax.infer import decode
 from pikojax.infer.sampling import make_settings
-from pikojax.kernels import decode_attention as attention
 from pikojax.kernels import kv_formats
+from pikojax.kernels.measure_attention import measure
 from pikojax.models import catalog
 from pikojax.native import build, cpu
 
+attention = importlib.import_module("pikojax.kernels.decode_attention")  # the package's attribute of that name is the function
 needs_native = pytest.mark.skipif(attention.why_not_here() is not None, reason=str(attention.why_not_here()))
 FORMATS = {name: (name, name) for name in ("float32", "bfloat16", "int8", "int8_g32")} | {"int4": ("int4_rotated", "int4")}
 LIMIT = {"float32": 1e-10, "bfloat16": 1e-10, "int8": 5e-4, "int8_g32": 5e-4, "int4": 5e-4}
@@ -118,7 +121,9 @@ def test_what_sees_nothing_gets_zeros_and_what_is_not_filled_is_not_read(path, n
 
     def spoil(leaf):  # NaN, or the worst that bytes can say
         beyond = jnp.arange(150)[None, None, :, None] >= length_B[:, None, None, None]
-        return jnp.where(beyond, jnp.asarray(jnp.nan if leaf.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) else 127, leaf.dtype), leaf)
+        return jnp.where(
+            beyond, jnp.asarray(jnp.nan if leaf.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) else 127, leaf.dtype), leaf
+        )
 
     spoiled = np.asarray(attend(q_BTHC, *jax.tree.map(spoil, (keys, values)), length_B))
     np.testing.assert_array_equal(spoiled, whole)
@@ -173,7 +178,9 @@ def test_a_permuted_block_table_changes_no_bit(path, name, block):
     def pool(leaf):  # [B, G, S, X] → [P, G, block, X]
         leaf = np.asarray(leaf)
         made = np.full((B * n_blocks + 3, G, block, leaf.shape[-1]), 100, leaf.dtype)
-        made[table_BN.reshape(-1)] = leaf.reshape(B, G, n_blocks, block, -1).transpose(0, 2, 1, 3, 4).reshape(-1, G, block, leaf.shape[-1])
+        made[table_BN.reshape(-1)] = (
+            leaf.reshape(B, G, n_blocks, block, -1).transpose(0, 2, 1, 3, 4).reshape(-1, G, block, leaf.shape[-1])
+        )
         return jnp.asarray(made)
 
     in_order = tuple(stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
@@ -196,7 +203,9 @@ def test_a_traced_layer_of_a_stack_inside_scan_and_vmap(name):
     attend = functools.partial(attention.decode_attention, q_BTHC)
     each = [attend(*jax.tree.map(lambda leaf, i=i: leaf[i], stacks), length_B) for i in range(3)]
 
-    scanned = jax.jit(lambda stacks: jax.lax.scan(lambda _, i: (None, attend(*stacks, length_B, layer=i)), None, jnp.arange(3))[1])
+    scanned = jax.jit(
+        lambda stacks: jax.lax.scan(lambda _, i: (None, attend(*stacks, length_B, layer=i)), None, jnp.arange(3))[1]
+    )
     np.testing.assert_array_equal(scanned(stacks), np.stack(each))
     mapped = jax.jit(jax.vmap(lambda keys, values: attend(keys, values, length_B)))
     np.testing.assert_array_equal(mapped(*stacks), np.stack(each))
@@ -208,7 +217,9 @@ def test_what_cannot_be_native_says_why_and_the_reference_serves(monkeypatch):
     assert "17 rows" in attention.why_not(q_BTHC, k_BGSC, v_BGSC)
     assert "float16" in attention.why_not(q_BTHC[:, :1], k_BGSC.astype(jnp.float16), v_BGSC)
     length_B = np.asarray([20], np.int32)
-    np.testing.assert_array_equal(attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), attention.reference(q_BTHC, k_BGSC, v_BGSC, length_B))
+    np.testing.assert_array_equal(
+        attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), attention.reference(q_BTHC, k_BGSC, v_BGSC, length_B)
+    )
     monkeypatch.setattr(build, "status", lambda name: "none: no C++ compiler")
     assert attention.why_not(q_BTHC[:, :1], k_BGSC, v_BGSC) == "no C++ compiler"
 
@@ -294,6 +305,23 @@ def test_a_quantized_cache_gives_nearly_the_full_forward(dtype, most):
         out, cache = forward(CFG, loud_params(), tokens_BT[:, start : start + width], cache)
         parts.append(np.asarray(out.logits))
     assert nmse(np.concatenate(parts, axis=1), want) < most
+
+
+# ---------------------------------------------------------------- measured
+
+
+def test_the_measurement_reports_speed_and_error():
+    found = measure("int8", slots=80, rows=2, heads=4, kv_heads=2, width=64, threads=1, buffer_bytes=1 << 20)
+    assert found["cache_bytes"] == 2 * 80 * 2 * (64 + 2)
+    assert found["gb_per_s"] == pytest.approx(found["cache_bytes"] / found["call_s"] / 1e9)
+    assert 0 < found["nmse_kernel"] < 5e-4 and found["nmse_kernel"] < found["nmse"] < 1e-3
+    assert found["read_bandwidth_gb_per_s"] > 0 and found["gop_per_s"] > 0 and found["threads"] == 1
+
+
+@pytest.mark.parametrize("wrong", [["--rows", "0"], ["--cache", "int9"], ["--heads", "6", "--kv-heads", "4"], ["lightllm"]])
+def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
+    assert main(["bench", "attention", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # ---------------------------------------------------------------- under sanitizers

@@ -30,7 +30,9 @@ MASKED = -1e30
 
 def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
     few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
-    attend = dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
+    attend = (
+        dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
+    )
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
 
 

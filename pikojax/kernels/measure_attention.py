@@ -9,7 +9,6 @@ since it would copy a slice of a stack first.
 Leaves out: GPUs, whole models.
 """
 
-import functools
 import statistics
 import time
 
@@ -18,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import require
-from pikojax.kernels import decode_attention as attention
 from pikojax.kernels import dispatch
+from pikojax.kernels.decode_attention import MASKED, decode_attention, reference
 from pikojax.kernels.kv_formats import FORMATS, OF_CACHE, QuantizedKV, dequantize_kv, quantize_kv
 from pikojax.native import cpu
 from pikojax.native.bandwidth import default_buffer_bytes, read_bandwidth_gb_per_s
@@ -28,10 +27,18 @@ FLOATS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CACHES = (*FLOATS, *OF_CACHE)
 PASSES, UNROLLED = 7, 16
 READINGS = 3  # of the bandwidth, before each pass
+DISTINCT_LAYERS = 2  # so many are drawn and quantized; the others repeat them
 
 
 def measure(
-    cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: int, threads: int | None = None, buffer_bytes: int | None = None
+    cache: str,
+    slots: int,
+    rows: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    threads: int | None = None,
+    buffer_bytes: int | None = None,
 ) -> dict:
     """One batch row with `slots` filled, the last `rows` of them by the new tokens."""
     for name, value in (("slots", slots), ("rows", rows), ("heads", heads), ("kv-heads", kv_heads), ("width", width)):
@@ -76,19 +83,13 @@ def random_queries(rows: int, heads: int, width: int):
 
 def filled_stacks(cache: str, slots: int, kv_heads: int, width: int, buffer_bytes: int):
     """Keys, values [L, 1, G, S, C] that together fill `buffer_bytes`, and the bytes of one layer of both."""
-    shape = (1, kv_heads, slots, width)
-    one = [jax.eval_shape(functools.partial(in_format, format=format), jax.ShapeDtypeStruct(shape, jnp.float32)) for format in formats(cache)]
-    one_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-    n_layers = max(2, -(-buffer_bytes // one_bytes))
     rng = np.random.default_rng(0)
-    pattern = rng.standard_normal((*shape[:-1], width), np.float32)
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def stack(pattern, format):  # each layer another one, made without a float32 copy of them all
-        return jax.lax.map(lambda layer: in_format(jnp.roll(pattern, layer, axis=2), format), jnp.arange(n_layers))
-
-    keys, values = (stack(jnp.asarray(pattern), format) for format in formats(cache))
-    return keys, values, one_bytes
+    few = [rng.standard_normal((DISTINCT_LAYERS, 1, kv_heads, slots, width), np.float32) for _ in range(2)]
+    few = [jax.jit(in_format, static_argnums=1)(x, format) for x, format in zip(few, formats(cache), strict=True)]
+    cache_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(few)) // DISTINCT_LAYERS
+    repeats = -(-buffer_bytes // (cache_bytes * DISTINCT_LAYERS))
+    keys, values = jax.tree.map(lambda leaf: jnp.tile(leaf, (repeats, *[1] * (leaf.ndim - 1))), few)
+    return keys, values, cache_bytes
 
 
 def formats(cache: str) -> tuple[str, str]:
@@ -107,7 +108,7 @@ def stack_pass(q_BTHC, keys, values, slots: int):
     @jax.jit
     def all_layers(q_BTHC, keys, values):
         def one(layer, o_BTHC):  # the query hangs on the call before it, so that no two run at once
-            return attention.decode_attention(q_BTHC + 1e-6 * o_BTHC, keys, values, length_B, layer=layer)
+            return decode_attention(q_BTHC + 1e-6 * o_BTHC, keys, values, length_B, layer=layer)
 
         return jax.lax.fori_loop(0, n_layers, one, q_BTHC)
 
@@ -123,7 +124,7 @@ def xla_pass(q_BTHC, slots: int, kv_heads: int, head_major: bool, buffer_bytes: 
     pattern = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
     caches = [(pattern + 0.001 * i, pattern - 0.001 * i) for i in range(n_caches)]
     length_B = jnp.asarray([slots], jnp.int32)
-    attend = attention.reference if head_major else _slot_major
+    attend = reference if head_major else _slot_major
 
     @jax.jit
     def some(q_BTHC, caches):
@@ -142,7 +143,7 @@ def _slot_major(q_BTHC, k_BSGC, v_BSGC, length_B):
     scores_BGRTS = jnp.einsum("btgrc,bsgc->bgrts", q_BTGRC, k_BSGC)
     position_BT = length_B[:, None] - T + jnp.arange(T)[None, :]
     seen_BTS = jnp.arange(S)[None, None, :] <= position_BT[:, :, None]
-    p_BGRTS = jax.nn.softmax(jnp.where(seen_BTS[:, None, None], scores_BGRTS, attention.MASKED), axis=-1)
+    p_BGRTS = jax.nn.softmax(jnp.where(seen_BTS[:, None, None], scores_BGRTS, MASKED), axis=-1)
     return jnp.einsum("bgrts,bsgc->btgrc", p_BGRTS, v_BSGC).reshape(B, T, H, C)
 
 
@@ -162,9 +163,11 @@ def errors(cache: str, slots: int, rows: int, heads: int, kv_heads: int, width: 
     k_BGSC, v_BGSC = (rng.standard_normal((1, kv_heads, slots, width), np.float32) for _ in range(2))
     q_BTHC = random_queries(rows, heads, width)
     keys, values = (in_format(jnp.asarray(x), format) for x, format in zip((k_BGSC, v_BGSC), formats(cache), strict=True))
-    out_BTHC = np.asarray(jax.jit(attention.decode_attention)(q_BTHC, keys, values, jnp.asarray([slots], jnp.int32)), np.float64)
+    out_BTHC = np.asarray(jax.jit(decode_attention)(q_BTHC, keys, values, jnp.asarray([slots], jnp.int32)), np.float64)
     stored = [dequantize_kv(x, width) if isinstance(x, QuantizedKV) else x for x in (keys, values)]
-    exact_BTHC, of_stored_BTHC = (exact_attention(np.asarray(q_BTHC), *map(np.asarray, pair)) for pair in ((k_BGSC, v_BGSC), stored))
+    exact_BTHC, of_stored_BTHC = (
+        exact_attention(np.asarray(q_BTHC), *map(np.asarray, pair)) for pair in ((k_BGSC, v_BGSC), stored)
+    )
     return {"nmse": nmse(out_BTHC, exact_BTHC), "nmse_kernel": nmse(out_BTHC, of_stored_BTHC)}
 
 

@@ -15,6 +15,7 @@ namespace attention {
 
 class Int8Tiles {
  public:
+  static constexpr int64_t kAhead = 4 * kTile;  // slots: what is fetched into the second-level cache meanwhile
   static int64_t columns(const Problem& p) { return (p.C + 63) / 64; }  // of 64 values, the last one perhaps in part
   static int64_t groups(const Problem& p) { return (p.C + kGroup - 1) / kGroup; }
   static int64_t width(const Problem& p) { return columns(p) * 64; }
@@ -135,7 +136,7 @@ class Int8Tiles {
     const __m512i flip = _mm512_set1_epi8(p_.k.kind == Kind::int8 ? char(-128) : 0);
     for (int i = 0; i < 16; ++i) {
       rows[i] = _mm512_xor_si512(values_of(p_.k, at[i], column), flip);
-      __builtin_prefetch(p_.k.data + (at[i] + kTile) * p_.k.row_bytes + column * 64);
+      __builtin_prefetch(p_.k.data + (at[i] + kAhead) * p_.k.row_bytes + column * 64, 0, 2);
     }
     transpose(rows, out, kTile);
   }
@@ -145,7 +146,7 @@ class Int8Tiles {
     for (int i = 0; i < 4; ++i) {
       rows[i] = values_of(p_.v, at[i], column);
       if (p_.v.kind == Kind::int4) rows[i] = _mm512_sub_epi8(rows[i], _mm512_set1_epi8(8));
-      __builtin_prefetch(p_.v.data + (at[i] + kTile) * p_.v.row_bytes + column * 64);
+      __builtin_prefetch(p_.v.data + (at[i] + kAhead) * p_.v.row_bytes + column * 64, 0, 2);
     }
     const __m512i low01 = _mm512_unpacklo_epi8(rows[0], rows[1]), low23 = _mm512_unpacklo_epi8(rows[2], rows[3]);
     const __m512i high01 = _mm512_unpackhi_epi8(rows[0], rows[1]), high23 = _mm512_unpackhi_epi8(rows[2], rows[3]);
