@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from pikojax.qtensor import QTensor, dequantize, lookup
+from pikojax.kernels.matmul import lookup, matmul
+from pikojax.qtensor import QTensor
 
 # Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread
 # (experiments/train_speed). Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
@@ -136,7 +137,7 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None):
 
 def _product(x_RK, kernel_KN):
     if isinstance(kernel_KN, QTensor):
-        kernel_KN = dequantize(kernel_KN, x_RK.dtype)
+        return matmul(x_RK.astype(jnp.float32), kernel_KN)
     return jnp.dot(x_RK, kernel_KN, preferred_element_type=jnp.float32)
 
 
