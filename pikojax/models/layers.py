@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pikojax.kernels.product import product
 
 # Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread
 # (experiments/train_speed). Deeper stacks are loops, to be compiled in a minute; so are a GPU's, where the copies cost little, and remat's.
@@ -118,11 +119,11 @@ def to_device(array):
 # ---------------------------------------------------------------- functions
 
 
-def linear(x, kernel_KN, bias_N=None, out_dtype=None):
-    """x·W + b over the last axis. All leading axes are one: XLA's CPU back end differentiates the two-dimensional product
-    into two-dimensional products, and a three-dimensional one into transposed copies."""
-    rows = jnp.dot(x.reshape(-1, x.shape[-1]), kernel_KN, preferred_element_type=jnp.float32).astype(out_dtype or x.dtype)
-    y = rows.reshape(*x.shape[:-1], kernel_KN.shape[-1])
+def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False):
+    """x·W + b over the last axis; with `transposed` the kernel is [N, K]. All leading axes are one: XLA's CPU back end
+    differentiates the two-dimensional product into two-dimensional products, and a three-dimensional one into transposed copies."""
+    rows = product(x.reshape(-1, x.shape[-1]), kernel_KN, transposed, out_dtype)
+    y = rows.reshape(*x.shape[:-1], rows.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
 
 
