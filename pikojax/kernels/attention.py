@@ -14,12 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from pikojax.kernels.flash_attention import flash_attention, why_not
+
 MASKED = -1e30  # finite: a row with nothing to attend to gives a mean, not NaN
 BYTES_IN_CACHE, MOST_PIECES = 1_500_000, 16
 
 
 def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None):
     """Each position attends to itself and those before it; with `segments_BT`, within its own document only."""
+    if why_not(q_BTHC, k_BTGC, v_BTGC) is None:
+        return flash_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=segments_BT)
     T = q_BTHC.shape[1]
     mask_BTS = (jnp.arange(T)[:, None] >= jnp.arange(T)[None, :])[None]
     if segments_BT is not None:

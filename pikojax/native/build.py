@@ -34,6 +34,7 @@ from pikojax.native import cpu
 
 LIBRARIES = {
     "bandwidth": ("bandwidth.cc",),
+    "flash": ("flash.cc",),
     "gemm": ("gemm.cc",),
     "read_sum": ("read_sum.cc",),
     "text": ("text.cc",),
