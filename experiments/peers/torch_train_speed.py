@@ -1,4 +1,4 @@
-"""The LightLLM training step in PyTorch: torch_train_speed.py eager|compile STEPS [--gpu]. Prints one JSON line with each step's seconds."""
+"""The LightLLM training step in PyTorch: torch_train_speed.py eager|compile STEPS [WIDTH] [--gpu]. Prints one JSON line with each step's seconds."""
 
 import json
 import sys
@@ -7,15 +7,15 @@ import time
 import torch
 import torch_gpt
 
-VOCAB, CONTEXT, BATCH = 65, 256, 8
+VOCAB, CONTEXT, BATCH, WIDTH = 65, 256, 8, 384
 
 
-def main(mode: str, steps: int, gpu: bool) -> None:
+def main(mode: str, steps: int, width: int, gpu: bool) -> None:
     device = "cuda" if gpu else "cpu"
     torch.manual_seed(0)
     if not gpu:
         torch.set_num_threads(2)
-    model = torch_gpt.GPT(d_model=384, n_layers=6, n_heads=6, context=CONTEXT, vocab_size=VOCAB).to(device)
+    model = torch_gpt.GPT(d_model=width, n_layers=6, n_heads=width // 64, context=CONTEXT, vocab_size=VOCAB).to(device)
     optimizer = torch_gpt.optimizer(model, 1e-3, fused=True)
     forward = torch.compile(model) if mode == "compile" else model
     data = torch.randint(0, VOCAB, (steps + 3, BATCH, CONTEXT + 1), device=device)
@@ -36,4 +36,5 @@ def main(mode: str, steps: int, gpu: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), "--gpu" in sys.argv)
+    words = [word for word in sys.argv[1:] if word != "--gpu"]
+    main(words[0], int(words[1]), int(words[2]) if len(words) > 2 else WIDTH, "--gpu" in sys.argv)

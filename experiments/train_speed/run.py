@@ -1,9 +1,10 @@
-"""Tokens a second of the LightLLM training step: ours against PyTorch, eager and compiled, in turn: run.py --peer-python PYTHON [--quick]
+"""Tokens a second of a training step: ours against PyTorch, eager and compiled, in turn: run.py --peer-python PYTHON [--turns N] [--quick]
 
-PYTHON is an interpreter with torch. Every turn is a fresh process that warms up and then times its steps; the order is
-eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides. Each round also has one turn of ours
-without each of its speed-ups (without.py), one of the whole training loop beside the bare step, and each side's products alone
-(products.py), which are the floor of its step, and one of PyTorch's with the C library's settings of ours.
+PYTHON is an interpreter with torch. Every turn is a fresh process that warms up and then times its steps; in each round come
+eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides, then the same on a model four times larger.
+The first round also has one turn of ours without each of its speed-ups (without.py), one of the whole training loop beside the
+bare step, one of PyTorch's with the C library's settings of ours, and the products alone (products.py), which are the floor of a step.
+With `--turns N` it stops after N turns; the next call goes on from there.
 """
 
 import json
@@ -22,9 +23,12 @@ from pikojax.cli.startup import KEEP_MEMORY
 
 HERE = Path(__file__).parent
 ROUNDS, STEPS, TOKENS = 3, 10, 8 * 256
-SIDES = ("torch eager", "pikojax", "torch compile", "pikojax", "pikojax train")
-SIDES += ("pikojax without unrolling", "pikojax without pieces", "pikojax without memory")  # the names are without.py's
-SIDES += ("torch eager, memory kept", "products: torch", "products: pikojax")
+COMPARED = ("torch eager", "pikojax", "torch compile", "pikojax")
+# the names after "without" are without.py's
+ONCE = ("pikojax train", "pikojax without products", "pikojax without unrolling", "pikojax without memory", "torch eager, memory kept")
+ONCE += ("products: torch", "products: pikojax", "products: XLA")
+LARGE = ["d_model=768", "n_heads=12"]  # 42.7M parameters
+
 
 
 def last_json(command: list[str], **environ: str) -> dict:
@@ -59,17 +63,32 @@ def loop(overrides: list[str]) -> dict:
     return {"step_s": step_s, "data_wait_fraction": found["data_wait_fraction"], "first_step_warm_s": first_step_s}
 
 
-def torch(python: str, mode: str, steps: int, memory_kept: bool) -> dict:
+def torch(python: str, mode: str, steps: int, large: bool, memory_kept: bool) -> dict:
     environ = {"GLIBC_TUNABLES": KEEP_MEMORY} if memory_kept else {}
-    found = last_json([python, str(ROOT / "experiments" / "peers" / "torch_train_speed.py"), mode, str(steps)], **environ)
+    words = [mode, str(steps), *(["768"] if large else [])]
+    found = last_json([python, str(ROOT / "experiments" / "peers" / "torch_train_speed.py"), *words], **environ)
     return {"step_s": statistics.median(found["step_s"]), "parameters": found["parameters"]}
 
 
 def products(python: str, side: str) -> dict:
-    return last_json([python, str(HERE / "products.py"), {"pikojax": "jax"}.get(side, side)])
+    return last_json([python if side == "torch" else sys.executable, str(HERE / "products.py"), side])
 
 
-def main(quick: bool, python: str | None) -> None:
+def one_turn(python: str, model: str, side: str) -> dict:
+    large = model == "large"
+    steps = STEPS // 2 if large else STEPS
+    if side.startswith("products"):
+        return products(python, side.split()[1])
+    if side.startswith("torch"):
+        found = torch(python, side.split()[1].rstrip(","), steps, large, side.endswith("memory kept"))
+    elif side == "pikojax train":
+        found = loop([])
+    else:
+        found = ours(steps, LARGE if large else [], side.partition(" without ")[2])
+    return {"tokens_per_s": TOKENS / found["step_s"], **found}
+
+
+def main(quick: bool, python: str | None, most_turns: int | None) -> None:
     rows = Rows(HERE / "results.jsonl", quick)
     if quick:
         small = ["d_model=32", "n_layers=1", "n_heads=2", "context=32", "batch_size=2", "stories_mb=0.05"]
@@ -79,23 +98,18 @@ def main(quick: bool, python: str | None) -> None:
         return
     if python is None:
         raise SystemExit("give --peer-python PYTHON, an interpreter that has torch")
-    for number in range(ROUNDS):
-        for turn, side in enumerate(SIDES):
-            if rows.has(round=number, turn=turn):
-                continue
-            if side.startswith("products"):
-                name = side.split()[1]
-                rows.append(round=number, turn=turn, side=side, **products(python if name == "torch" else sys.executable, name))
-                continue
-            if side.startswith("torch"):
-                found = torch(python, side.split()[1].rstrip(","), STEPS, side.endswith("memory kept"))
-            elif side == "pikojax train":
-                found = loop([])
-            else:
-                found = ours(STEPS, [], side.partition(" without ")[2])
-            rows.append(round=number, turn=turn, side=side, tokens_per_s=TOKENS / found["step_s"], **found)
+    turns = [("lightllm", side) for side in COMPARED] + [("large", side) for side in COMPARED] + [("lightllm", side) for side in ONCE]
+    wanted = [(number, turn) for number in range(ROUNDS) for turn in range(len(turns) if number == 0 else 2 * len(COMPARED))]
+    open_turns = [(number, turn) for number, turn in wanted if not rows.has(round=number, turn=turn)]
+    for number, turn in open_turns[:most_turns]:
+        model, side = turns[turn]
+        rows.append(round=number, turn=turn, model=model, side=side, **one_turn(python, model, side))
+
+
+def after(word: str) -> str | None:
+    return sys.argv[sys.argv.index(word) + 1] if word in sys.argv else None
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    main("--quick" in words, words[words.index("--peer-python") + 1] if "--peer-python" in words else None)
+    turns = after("--turns")
+    main("--quick" in sys.argv, after("--peer-python"), None if turns is None else int(turns))

@@ -1,4 +1,4 @@
-"""`pikojax bench train …` with one of its speed-ups taken away: without.py unrolling|pieces|memory ARGUMENTS"""
+"""`pikojax bench train …` with one of its speed-ups taken away: without.py products|unrolling|memory ARGUMENTS"""
 
 import os
 import sys
@@ -13,11 +13,11 @@ if what == "memory":  # every step takes its memory from the system
 startup.keep_memory()
 
 from pikojax.cli.main import main  # noqa: E402
-from pikojax.kernels import attention  # noqa: E402
+from pikojax.kernels import product  # noqa: E402
 from pikojax.models import layers  # noqa: E402
 
 if what == "unrolling":  # the layers are a loop
     layers.UNROLLED_UP_TO = 0
-if what == "pieces":  # attention takes the whole batch at once
-    attention.MOST_PIECES = 1
+if what == "products":  # XLA's in place of ours
+    product.native_target = lambda: None
 sys.exit(main(arguments))

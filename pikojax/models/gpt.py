@@ -117,8 +117,8 @@ class Stem(nnx.Module):
         return dropout(x_BTD, cfg.dropout, key)
 
     def logits_out(self, cfg: GPTConfig, x_BTD):
-        head_DV = layers.as_head(self.embed[...]) if cfg.tie else self.head[...]
-        logits_BTV = layers.linear(x_BTD, head_DV, out_dtype=jnp.float32)
+        head = self.embed[...] if cfg.tie else self.head[...]
+        logits_BTV = layers.linear(x_BTD, head, out_dtype=jnp.float32, transposed=cfg.tie)
         return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
 
 

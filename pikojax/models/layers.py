@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pikojax.kernels.matmul import lookup, matmul
+from pikojax.kernels.product import product
 from pikojax.qtensor import QTensor
 
 # Layers that a CPU compiles one by one. In a loop, all that the backward pass needs is copied into stacks, by one thread
@@ -127,28 +128,22 @@ def to_device(array):
 # ---------------------------------------------------------------- functions
 
 
-def linear(x, kernel_KN, bias_N=None, out_dtype=None):
-    """x·W + b over the last axis, W an array or a QTensor. All leading axes are one: XLA's CPU back end differentiates the
-    two-dimensional product into two-dimensional products, and a three-dimensional one into transposed copies."""
-    rows = _product(x.reshape(-1, x.shape[-1]), kernel_KN).astype(out_dtype or x.dtype)
-    y = rows.reshape(*x.shape[:-1], kernel_KN.shape[-1])
-    return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
-
-
-def _product(x_RK, kernel_KN):
+def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False):
+    """x·W + b over the last axis; W is an array, [N, K] with `transposed`, or a QTensor, which is of shape (K, N) either way. All leading
+    axes are one: XLA's CPU back end differentiates the two-dimensional product into two-dimensional products, and a three-dimensional
+    one into transposed copies."""
+    x_RK = x.reshape(-1, x.shape[-1])
     if isinstance(kernel_KN, QTensor):
-        return matmul(x_RK.astype(jnp.float32), kernel_KN)
-    return jnp.dot(x_RK, kernel_KN, preferred_element_type=jnp.float32)
+        rows = matmul(x_RK.astype(jnp.float32), kernel_KN).astype(out_dtype or x.dtype)
+    else:
+        rows = product(x_RK, kernel_KN, transposed, out_dtype)
+    y = rows.reshape(*x.shape[:-1], rows.shape[-1])
+    return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
 
 
 def embed(table_VD, ids):
     """Rows of a table [V, D], or of a QTensor, whose shape is (D, V)."""
     return lookup(table_VD, ids) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
-
-
-def as_head(table_VD):
-    """The table of tokens as the projection [D, V] to their logits. A QTensor is that already."""
-    return table_VD if isinstance(table_VD, QTensor) else table_VD.T
 
 
 def rms_norm(x, scale=None, eps: float = 1e-5):

@@ -169,7 +169,8 @@ class Stem(nnx.Module):
         return x_BTD if cfg.embed_scale == 1.0 else x_BTD * jnp.asarray(cfg.embed_scale, x_BTD.dtype)
 
     def logits_out(self, cfg: LlamaConfig, x_BTD):
-        logits_BTV = layers.linear(x_BTD, layers.as_head(self.embed[...]) if cfg.tie else self.head[...], out_dtype=jnp.float32)
+        head = self.embed[...] if cfg.tie else self.head[...]
+        logits_BTV = layers.linear(x_BTD, head, out_dtype=jnp.float32, transposed=cfg.tie)
         return logits_BTV if cfg.softcap is None else cfg.softcap * jnp.tanh(logits_BTV / cfg.softcap)
 
 

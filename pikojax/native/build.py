@@ -32,9 +32,8 @@ from typing import NamedTuple
 from pikojax.config import UserError, cache_dir
 from pikojax.native import cpu
 
-TEXT_TRAIN = ("text_train_count.cc", "text_train_bpe.cc", "text_train_unigram.cc")
-LIBRARIES = {"bandwidth": ("bandwidth.cc",), "read_sum": ("read_sum.cc",), "text": ("text.cc",), "text_train": TEXT_TRAIN}
-LIBRARIES |= {name: (f"{name}.cc",) for name in ("matmul", "peak", "attention", "flash")}
+LIBRARIES = {name: (f"{name}.cc",) for name in ("attention", "bandwidth", "flash", "gemm", "matmul", "peak", "read_sum", "text")}
+LIBRARIES["text_train"] = ("text_train_count.cc", "text_train_bpe.cc", "text_train_unigram.cc")
 SOURCES = Path(__file__).parent
 
 COMMON_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wall")

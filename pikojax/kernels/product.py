@@ -1,0 +1,72 @@
+"""Matrix product of activations with a float32 weight, with its two derivatives, by our own native product where that is faster.
+
+    y = x · W        dx = dy · Wᵀ        dW = xᵀ · dy
+
+`transposed`: W lies as [N, K] (a table that serves as the output projection), and y = x · Wᵀ. No case copies an operand.
+
+On one CPU, in float32, and when large enough, the three products are `native/gemm.h`'s, which reads transposed operands as they lie;
+a row's bits then do not depend on the rows beside it, nor any bit on the number of threads. Everything else is `reference`, XLA's
+product, which its partitioner also knows how to split over a mesh. A product that XLA alone computes can be differentiated forward
+too, the native one only backward.
+
+Leaves out: bfloat16, quantized weights, a mesh of CPU devices (it takes the reference).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from pikojax.kernels import dispatch
+from pikojax.native.ffi import register
+
+LEAST_ROWS, LEAST_PRODUCTS = 64, 1 << 22  # below either, XLA's own product serves: reading the operands, or the call, would cost most
+
+
+def product(x_MK, weight, transposed: bool = False, out_dtype=None):
+    """x · W, or x · Wᵀ where W is `transposed`, in `out_dtype` (that of x by default)."""
+    out_dtype = jnp.dtype(out_dtype or x_MK.dtype)
+    (M, K), N = x_MK.shape, weight.shape[0 if transposed else 1]
+    dtypes = {jnp.dtype(x_MK.dtype), jnp.dtype(weight.dtype), out_dtype}
+    if dtypes == {jnp.dtype(jnp.float32)} and M >= LEAST_ROWS and M * N * K >= LEAST_PRODUCTS and native_target() is not None:
+        return _native(x_MK, weight, transposed)
+    return reference(x_MK, weight, transposed).astype(out_dtype)
+
+
+def reference(x_MK, weight, transposed: bool = False):
+    """In float32, whatever the operands are."""
+    return jnp.dot(x_MK, weight.T if transposed else weight, preferred_element_type=jnp.float32)
+
+
+def native_target() -> str | None:
+    """What to call, or None where XLA computes: by wish, for want of a compiler, or because devices are several or no CPU."""
+    if dispatch.wished() == "reference" or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return None
+    return register("gemm", "pikojax_gemm")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _native(x_MK, weight, transposed):
+    return gemm(x_MK, weight, right_transposed=transposed)
+
+
+def _forward(x_MK, weight, transposed):
+    return _native(x_MK, weight, transposed), (x_MK, weight)
+
+
+def _backward(transposed, saved, dy_MN):
+    x_MK, weight = saved
+    dx_MK = gemm(dy_MN, weight, right_transposed=not transposed)
+    if transposed:
+        return dx_MK, gemm(dy_MN, x_MK, left_transposed=True)
+    return dx_MK, gemm(x_MK, dy_MN, left_transposed=True)
+
+
+_native.defvjp(_forward, _backward)
+
+
+def gemm(left, right, *, left_transposed: bool = False, right_transposed: bool = False):
+    """left · right by the native product, whatever the size: float32 matrices, either of which may lie transposed."""
+    rows, columns = left.shape[1 if left_transposed else 0], right.shape[0 if right_transposed else 1]
+    call = jax.ffi.ffi_call(native_target(), jax.ShapeDtypeStruct((rows, columns), jnp.float32), vmap_method="sequential")
+    return call(left, right, left_transposed=left_transposed, right_transposed=right_transposed)

@@ -1,0 +1,142 @@
+// The float32 matrix product C[M, N] = A[M, K] · B[K, N], near the processor's peak.
+//
+// C is cut into blocks, one a task. For each, K goes in steps: a step's part of A and B is packed (gemm_pack.h), which leaves it in
+// the second-level cache and makes every read below consecutive; then tiles of kRows × kColumns sums, held in registers, run down the
+// block. A panel of B (kColumns wide) stays in the first-level cache meanwhile. Threads share nothing but the two operands, so each
+// packs for itself; blocks are large enough for that to cost a few hundredths.
+//
+// An element is the sum over k of the products in one order: within a step from first to last, then the steps from first to last.
+// The steps depend on K alone. So its bits depend on its own row of A and column of B, not on the number of threads, nor on what
+// other rows and columns there are.
+// Leaves out: float64, bfloat16, batches of small products, fewer rows than a tile (reading B is then the cost, not arithmetic).
+#pragma once
+#include <memory>
+
+#include "gemm_pack.h"
+
+#if defined(__AVX512F__)
+constexpr int64_t kWidth = 16, kRows = 8;  // 24 of the 32 registers hold sums, 3 a row of B
+#elif defined(__AVX2__)
+constexpr int64_t kWidth = 8, kRows = 4;  // 12 of 16
+#else
+constexpr int64_t kWidth = 4, kRows = 4;
+#endif
+constexpr int64_t kVectors = 3, kColumns = kVectors * kWidth;
+constexpr int64_t kStep = 192;                           // a panel of B: 36 KB with AVX-512, of 48 KB
+constexpr int64_t kBlockRows = 512, kBlockColumns = 768;  // packed, of one step: 384 KB and 576 KB, of 2 MB
+constexpr int64_t kLeastRows = 192;
+
+typedef float Vector __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
+
+// `next_c`: where the tile after this one goes. Its lines are asked for row by row between the products: all at once, they would hold
+// up the reading of A.
+template <bool kAdd>
+inline __attribute__((always_inline)) void tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_stride,
+                                                const float* next_c) {
+  Vector sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = Vector{};
+  }
+  int64_t k = 0;
+#pragma GCC unroll 1
+  for (int64_t part = 1; part <= kRows; ++part, next_c += c_stride) {
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) __builtin_prefetch(next_c + j * kWidth, 1);
+#pragma GCC unroll 1
+    for (const int64_t end = depth * part / kRows; k < end; ++k, a += kRows, b += kColumns) {
+      Vector row[kVectors];
+#pragma GCC unroll 3
+      for (int j = 0; j < kVectors; ++j) row[j] = *reinterpret_cast<const Vector*>(b + j * kWidth);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        const Vector factor = a[i] - Vector{};  // in every lane
+#pragma GCC unroll 3
+        for (int j = 0; j < kVectors; ++j) sums[i][j] += factor * row[j];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 3
+    for (int j = 0; j < kVectors; ++j) {
+      Vector* to = reinterpret_cast<Vector*>(c + i * c_stride + j * kWidth);
+      *to = kAdd ? *to + sums[i][j] : sums[i][j];
+    }
+  }
+}
+
+// A tile of which only `rows` × `columns` exist: the same arithmetic, written to a whole tile beside.
+template <bool kAdd>
+void partial_tile(const float* a, const float* b, int64_t depth, float* c, int64_t c_stride, int64_t rows, int64_t columns) {
+  float whole[kRows * kColumns];
+  tile<false>(a, b, depth, whole, kColumns, whole);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) {
+      float& to = c[i * c_stride + j];
+      to = kAdd ? to + whole[i * kColumns + j] : whole[i * kColumns + j];
+    }
+  }
+}
+
+template <bool kAdd>
+void tiles(const float* a, const float* b, int64_t depth, float* c, int64_t c_stride, int64_t rows, int64_t columns) {
+  for (int64_t j = 0; j < columns; j += kColumns) {
+    for (int64_t i = 0; i < rows; i += kRows) {
+      const int64_t high = std::min(kRows, rows - i), wide = std::min(kColumns, columns - j);
+      const float *panel_a = a + i * depth, *panel_b = b + j * depth;
+      float* to = c + i * c_stride + j;
+      if (high == kRows && wide == kColumns) {
+        const float* next = i + kRows < rows ? to + kRows * c_stride : c + j + kColumns;  // may end beyond C: it is not read
+        tile<kAdd>(panel_a, panel_b, depth, to, c_stride, next);
+      } else {
+        partial_tile<kAdd>(panel_a, panel_b, depth, to, c_stride, high, wide);
+      }
+    }
+  }
+}
+
+inline int64_t parts(int64_t whole, int64_t most) { return (whole + most - 1) / most; }
+
+// `whole` in equal parts of at most `most`, each a multiple of `unit`.
+inline int64_t part_size(int64_t whole, int64_t most, int64_t unit) { return parts(parts(whole, parts(whole, most)), unit) * unit; }
+
+// One thread's panels. They stay with it: memory that is taken anew for every product has to be cleared by the system each time.
+struct Panels {
+  std::unique_ptr<float[]> memory;
+  int64_t size = 0;
+  float* of(int64_t wanted) {
+    if (wanted > size) {
+      memory.reset();
+      memory.reset(new float[wanted + 16]);
+      size = wanted;
+    }
+    return memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64 / sizeof(float);
+  }
+};
+
+// for_tasks(n, run) calls run(0 … n − 1), on as many of `threads` as it likes.
+template <typename ForTasks>
+void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, int64_t K, int64_t threads, const ForTasks& for_tasks) {
+  if (M == 0 || N == 0) return;
+  if (K == 0) return std::fill(c, c + M * N, 0.0f);
+  const int64_t columns = part_size(N, kBlockColumns, kColumns), across = parts(N, columns);
+  // Two tasks a thread, so that one that is interrupted holds up less; but not so low that packing B anew for each is dear.
+  const int64_t least = std::min(kLeastRows, parts(M * across, threads));
+  const int64_t rows = part_size(M, std::clamp(parts(M * across, 2 * threads), least, kBlockRows), kRows), down = parts(M, rows);
+  const int64_t step = parts(K, parts(K, kStep));
+  for_tasks(down * across, [&](int64_t task) {
+    static thread_local Panels panels;
+    const int64_t i = task / across * rows, j = task % across * columns;
+    const int64_t high = std::min(rows, M - i), wide = std::min(columns, N - j);
+    float* packed_b = panels.of((rows + columns) * step);
+    float* packed_a = packed_b + columns * step;
+    for (int64_t k = 0; k < K; k += step) {
+      const int64_t depth = std::min(step, K - k);
+      pack<kColumns>(b.from(j, k), wide, depth, packed_b);
+      pack<kRows>(a.from(i, k), high, depth, packed_a);
+      (k == 0 ? tiles<false> : tiles<true>)(packed_a, packed_b, depth, c + i * N + j, N, high, wide);
+    }
+  });
+}
