@@ -22,7 +22,9 @@ def cache_of_the_tests(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with pytest.MonkeyPatch.context() as patch:
         if "PIKOJAX_CACHE" not in os.environ:
-            patch.setenv("PIKOJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+            shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+            (shared / "cache").mkdir(mode=0o700, exist_ok=True)  # what one has built the others need not
+            patch.setenv("PIKOJAX_CACHE", str(shared / "cache"))
         yield
 
 

@@ -12,7 +12,7 @@
 
 constexpr int kRows = 64;           // in a block, at most: sums of two tiles take 8 KB, and a group's activations 2 KB
 constexpr int kFewRows = 8;         // up to here one tile at a time is read, as one stream from end to end
-constexpr size_t kAhead = 4096;     // bytes that are asked for before they are needed
+constexpr size_t kAhead = 8192;     // bytes that are asked for before they are needed
 constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time
 
 struct Problem {

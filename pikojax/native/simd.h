@@ -39,7 +39,7 @@ inline Ints all_lanes(int32_t value) { return value - Ints{}; }
 inline Floats all_lanes(float value) { return value - Floats{}; }
 inline Floats to_float(Ints ints) { return __builtin_convertvector(ints, Floats); }
 
-inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 3); }
+inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
 
 // Four activations as one number, to be multiplied with the four bytes of each lane.
 inline int32_t load_four(const int8_t* at) {
