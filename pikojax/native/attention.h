@@ -1,7 +1,7 @@
 // Decode attention over a cache: o = softmax(q·kᵀ · scale)·v for up to a few rows of queries, each slot read once.
 //   tile by tile:  most = max(scores);  p = 2^(scores − most);  top' = max(top, most);  fade = 2^(top − top');  share = 2^(most − top')
 //                  sum = sum · fade + share · Σ p;   o = o · fade + share · p·v
-// One piece of work is a split (1,024 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
+// One piece of work is a split (2,048 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
 // all T tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
 // Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on any threads. Leaves out: gradients, dropout, masks of other shapes.
 #pragma once

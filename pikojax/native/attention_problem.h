@@ -1,6 +1,6 @@
 // What one call of decode attention is asked, where a slot lies, and how the work is cut.
 //   query row t of batch row b stands at position length[b] − T + t and sees the slots (position − window, position]
-// Slots are taken in tiles of 64 and tiles in splits of 1,024, both counted from slot 0: what a row's sum looks like depends on
+// Slots are taken in tiles of 64 and tiles in splits of 2,048, both counted from slot 0: what a row's sum looks like depends on
 // nothing but the row, neither on the batch nor on the threads.
 // Leaves out: checking shapes (attention.cc); wrong lengths, layers and block numbers are clamped here, so that none reads astray.
 #pragma once
@@ -10,7 +10,7 @@
 namespace attention {
 
 constexpr int kTile = 64;
-constexpr int64_t kSplit = 1024;
+constexpr int64_t kSplit = 2048;
 constexpr int kGroup = 32;  // values that share a scale, in the formats that have more than one a slot
 
 enum class Kind { float32, bfloat16, int8, int4 };
