@@ -52,7 +52,7 @@ middle.set_xticks(range(len(groups)), [str(group or "all") for group in groups])
 middle.set_ylim(bottom=0)
 middle.legend(frameon=False)
 
-label(right, "The same function, with outliers in its weights", "bits per byte above float32", "")
+label(right, "The same function, outliers in its weights", "bits per byte above float32", "")
 harder = [name for name in dict.fromkeys(row["format"] for row in found(kind="outliers")) if name != "float32"]
 for i, name in enumerate(harder):
     plain, outlier = (max(spread(lost(found(kind=kind, format=name)))[0], 5e-5) for kind in ("formats", "outliers"))
