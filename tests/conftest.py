@@ -28,8 +28,13 @@ def cache_of_the_tests(tmp_path_factory):
         yield
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     if jax.default_backend() != "gpu":
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no GPU here"))
+    if "exhaustive" not in config.option.markexpr:  # every shape and format of every kernel: by hand, when a kernel changes
+        left_out = [item for item in items if "exhaustive" in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "exhaustive" not in item.keywords]

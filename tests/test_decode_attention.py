@@ -35,7 +35,7 @@ SHAPES = {  # T, H, G, C, S, window
 }
 
 
-@pytest.fixture(params=["best", *(pytest.param(path, marks=pytest.mark.slow) for path in cpu.PATHS)])
+@pytest.fixture(params=["best", *(pytest.param(path, marks=pytest.mark.exhaustive) for path in cpu.PATHS)])
 def path(request, monkeypatch):
     """The path that this processor takes; the slow half forces each that it can run."""
     if request.param != "best":
@@ -327,7 +327,7 @@ def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
 # ---------------------------------------------------------------- under sanitizers
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(build.find_compiler()[0] is None, reason="no C++ compiler")
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
 @pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)

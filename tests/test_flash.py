@@ -251,7 +251,7 @@ def test_prefill_never_holds_all_scores(kernels, monkeypatch):
 # ---------------------------------------------------------------- under the sanitizers
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_odd_shapes_run_clean_under_the_sanitizers(path, sanitizer, tmp_path):

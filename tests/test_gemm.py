@@ -160,7 +160,7 @@ def test_who_takes_the_native_product(monkeypatch):
 # ---------------------------------------------------------------- by itself
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(path, sanitizers, tmp_path):

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 needs_compiler = pytest.mark.skipif(build.find_compiler()[0] is None, reason=f"{build.find_compiler()[1]}")
 pytestmark = needs_compiler
 FEW = ("int8", "q4_0", "q6_k")  # the others are compared in the slow half
-EACH = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in FORMATS]
+EACH = [pytest.param(name, marks=() if name in FEW else pytest.mark.exhaustive) for name in FORMATS]
 SHAPES = [(0, 300, 50), (1, 300, 50), (70, 300, 50), (3, 300, 19)]
 
 
@@ -88,7 +88,7 @@ def test_tiles_hold_the_same_weights(format):
 
 @pytest.mark.parametrize(
     "path",
-    ["avx512", pytest.param("avx2", marks=pytest.mark.slow), pytest.param("portable", marks=pytest.mark.slow)],
+    ["avx512", pytest.param("avx2", marks=pytest.mark.exhaustive), pytest.param("portable", marks=pytest.mark.exhaustive)],
     indirect=True,
 )
 @pytest.mark.parametrize("format", EACH)
@@ -104,7 +104,7 @@ def test_the_product_is_that_of_the_equation(path, format):
 
 
 @pytest.mark.parametrize(
-    "format", ["int8", pytest.param("q4_0", marks=pytest.mark.slow), pytest.param("q6_k", marks=pytest.mark.slow)]
+    "format", ["int8", pytest.param("q4_0", marks=pytest.mark.exhaustive), pytest.param("q6_k", marks=pytest.mark.exhaustive)]
 )
 def test_a_very_long_sum(format):
     x, w = made(format, 3, 65_536 + 32, 5)
@@ -120,7 +120,7 @@ def test_the_reference_is_exact_from_either_layout(format, monkeypatch):
     assert nmse(matmul(x, prepare(w)), exact(x, w)) <= 1e-12 and prepare(w) is w
 
 
-@pytest.mark.parametrize("format", ["int8", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name != "int8")])
+@pytest.mark.parametrize("format", ["int8", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in FORMATS if name != "int8")])
 def test_tiny_shapes(format):
     for M, K, N in ((1, 1, 1), (5, 31, 16), (2, 65, 17)):
         x, w = made(format, M, K, N)
@@ -147,7 +147,7 @@ def test_extreme_activations():
 
 @pytest.mark.parametrize(
     "path",
-    ["avx512", pytest.param("avx2", marks=pytest.mark.slow), pytest.param("portable", marks=pytest.mark.slow)],
+    ["avx512", pytest.param("avx2", marks=pytest.mark.exhaustive), pytest.param("portable", marks=pytest.mark.exhaustive)],
     indirect=True,
 )
 @pytest.mark.parametrize("format", EACH)
@@ -301,7 +301,7 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
 # ---------------------------------------------------------------- sanitizers
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_sanitizers_find_nothing(path, sanitizer, tmp_path):

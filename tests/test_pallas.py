@@ -44,7 +44,7 @@ def cases():
     for kernel in KERNELS:
         for format in FORMATS if kernel == "triton" else OWN:
             for shape in shapes:
-                yield pytest.param(kernel, format, shape, marks=[] if (kernel, format, shape[0]) in FAST else pytest.mark.slow)
+                yield pytest.param(kernel, format, shape, marks=[] if (kernel, format, shape[0]) in FAST else pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize("kernel, format, shape", list(cases()))
@@ -56,7 +56,7 @@ def test_a_kernel_multiplies_as_dequantized_weights_do(kernel, format, shape):
     assert nmse(y, in_float64(x, w)) < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("rows", [2, 70])
 def test_a_layer_of_a_stack_in_bfloat16_inside_jit(kernel, rows):
@@ -67,7 +67,7 @@ def test_a_layer_of_a_stack_in_bfloat16_inside_jit(kernel, rows):
     assert nmse(y[0], in_float64(x[0], jax.tree.map(lambda leaf: leaf[1], w))) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("format, rows", [(format, rows) for format in INT8 for rows in (1, 70)])
 def test_integer_products_differ_from_exact_ones_by_the_rounding_of_x_alone(format, rows):
     w, x = weights(format, 300, 136), jax.random.normal(jax.random.key(4), (rows, 300))
@@ -82,7 +82,7 @@ def test_no_rows_are_no_work(kernel):
     assert KERNELS[kernel](jnp.zeros((2, 0, 64)), weights("int8", 64, 32)).shape == (2, 0, 32)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_stands_beside_a_row_changes_nothing_in_it_on_hopper():
     w, x = matmul_hopper.prepare(weights("int4_g64", 300, 136)), jax.random.normal(jax.random.key(4), (8, 300))
     all_rows = KERNELS["hopper"](x, w)
@@ -117,7 +117,7 @@ def situations():
     ]
     for cache in ("float32", "bfloat16", *OF_CACHE):
         for at, situation in enumerate(several):
-            yield pytest.param(cache, *situation, marks=[] if (cache, at) == ("int8", 0) else pytest.mark.slow)
+            yield pytest.param(cache, *situation, marks=[] if (cache, at) == ("int8", 0) else pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize("cache, dtype, T, window, S, paged", list(situations()))
@@ -128,7 +128,7 @@ def test_decode_attention_agrees_with_its_reference(cache, dtype, T, window, S, 
     assert nmse(got, wanted) < (1e-9 if dtype == jnp.float32 else 2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_empty_row_attends_to_nothing_and_tiles_behind_the_filled_slots_are_not_read():
     (q, k, v, _), options = attention_case("float32", jnp.float32, 1, None, 200, False)
     lengths = jnp.asarray([0, 30], jnp.int32)
@@ -174,7 +174,7 @@ def lowerings():
         for rows in (1, 16, 4096):
             for kernel, platform in (("hopper", "cuda"), ("triton", "cuda"), ("tpu", "tpu")):
                 if kernel != "triton" or rows <= matmul_gpu.FEW_ROWS:
-                    marks = [] if (kernel, format, rows) in fast else pytest.mark.slow
+                    marks = [] if (kernel, format, rows) in fast else pytest.mark.exhaustive
                     yield pytest.param(kernel, platform, format, rows, marks=marks)
 
 
@@ -182,7 +182,7 @@ CALLS = {"hopper": "mosaic_gpu", "triton": "triton", "tpu": "tpu_custom_call"}
 FOR_DEVICES = {"hopper": matmul_hopper.matmul, "triton": matmul_gpu.matmul, "tpu": matmul_tpu.matmul}
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kernel, platform, format, rows", list(lowerings()))
 def test_a_kernel_lowers(kernel, platform, format, rows, dtype):
     w = shapes_of(PREPARE[kernel], format, 11008, 4096)  # 43 blocks of 256: parts of unequal length
@@ -190,16 +190,16 @@ def test_a_kernel_lowers(kernel, platform, format, rows, dtype):
     assert CALLS[kernel] in lowered(platform, FOR_DEVICES[kernel], x, w, layer)
 
 
-@pytest.mark.parametrize("format", ["int8", *(pytest.param(f, marks=pytest.mark.slow) for f in INT8[1:])])
-@pytest.mark.parametrize("rows", [1, pytest.param(4096, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", ["int8", *(pytest.param(f, marks=pytest.mark.exhaustive) for f in INT8[1:])])
+@pytest.mark.parametrize("rows", [1, pytest.param(4096, marks=pytest.mark.exhaustive)])
 def test_integer_products_lower(format, rows):
     w, x = shapes_of(matmul_hopper.prepare, format, 4096, 4096), jax.ShapeDtypeStruct((rows, 4096), jnp.bfloat16)
     multiply = functools.partial(matmul_hopper.matmul, activations="int8", layer=0)
     assert "mosaic_gpu" in lowered("cuda", multiply, x, w)
 
 
-@pytest.mark.parametrize("cache", ["int4", *(pytest.param(c, marks=pytest.mark.slow) for c in ("float32", "bfloat16", "int8"))])
-@pytest.mark.parametrize("paged", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cache", ["int4", *(pytest.param(c, marks=pytest.mark.exhaustive) for c in ("float32", "bfloat16", "int8"))])
+@pytest.mark.parametrize("paged", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_decode_attention_lowers(cache, paged):
     arguments, options = jax.eval_shape(lambda: attention_case(cache, jnp.bfloat16, 4, None, 256, paged))
 
@@ -234,8 +234,8 @@ def test_plans_for_hopper_keep_within_shared_memory_and_what_the_copy_engine_tak
                 assert registers <= 200, "a thread has 255 registers, and needs some for itself"
 
 
-@pytest.mark.parametrize("format", ["int4_g32", "q6_k", *(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS)])
-@pytest.mark.parametrize("rows", [1, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", ["int4_g32", "q6_k", *(pytest.param(f, marks=pytest.mark.exhaustive) for f in FORMATS)])
+@pytest.mark.parametrize("rows", [1, pytest.param(16, marks=pytest.mark.exhaustive)])
 def test_fusion_widens_no_weight_in_memory(format, rows):
     """As far as XLA's CPU back end shows: neither floats nor unpacked bytes, only the scales that some blocks hold as two bytes."""
     K, N = 1024, 768

@@ -107,7 +107,7 @@ def test_a_quantized_gpt_is_the_gpt_of_its_rounded_weights(format, name):
     check_model(format, name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_runs_a_gpt(format):
     for name in CONFIGS:

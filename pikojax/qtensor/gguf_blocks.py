@@ -12,7 +12,8 @@ d and dmin are float16; a scale and a min of q4_k and q5_k have six bits. The si
 bit. For the k-blocks llama.cpp's own search is one of many; ours has a smaller squared error: scales by least squares
 (`search.py`), then each six-bit number and its neighbours are tried.
 
-Leaves out: q2_k, q3_k, q8_k, and the blocks with tables (iq…).
+Leaves out: q2_k, q3_k, q8_k, and the blocks with tables (iq…); precision for k-blocks whose weights are all below about 1e-4,
+where d runs out of float16's numbers.
 """
 
 import functools
