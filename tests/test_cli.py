@@ -254,6 +254,7 @@ def test_train_resume_generate_from_end_to_end(here, capsys):
     assert len(told["ids"]) <= 5 and isinstance(told["text"], str)
 
 
+@pytest.mark.slow
 def test_a_run_folder_may_be_called_checkpoints_and_the_table_may_be_larger_than_the_vocabulary(here, capsys):
     flags = ["--model_size", "nano", "--batch_size", "1", "--grad_accum", "1", "--seq_len", "16", "--max_steps", "2"]
     small = ["d_model=16", "n_layers=1", "n_heads=2", "model.vocab_size=3000", "stories_mb=0.02", "val_fraction=0.3", "sample_tokens=40"]
@@ -263,6 +264,7 @@ def test_a_run_folder_may_be_called_checkpoints_and_the_table_may_be_larger_than
     assert main(["generate", "checkpoints", "Once", "--max-tokens", "4"]) == 0
 
 
+@pytest.mark.slow
 def test_a_sample_prompt_that_the_text_cannot_write_is_noticed_before_training(here, capsys):
     (here / "lower.txt").write_text("abcdefgh ijklmnop\n" * 400)
     text = ["train", "tiny.toml", "data.path=lower.txt", "data.val_fraction=0.3"]
@@ -271,6 +273,7 @@ def test_a_sample_prompt_that_the_text_cannot_write_is_noticed_before_training(h
     assert main([*text, "train.steps=1"]) == 0, "the prompt that nobody asked for is left out"
 
 
+@pytest.mark.slow
 def test_bench_on_several_devices(here):
     done = start("bench", "train", "tiny.toml", "--steps", "1", "mesh.data=2", env={"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"})
     out, err = done.communicate(timeout=120)

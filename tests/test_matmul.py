@@ -75,7 +75,7 @@ def as_int8(x):
 # ---------------------------------------------------------------- right
 
 
-@pytest.mark.parametrize("format", EACH)
+@pytest.mark.parametrize("format", [format if format == "q6_k" else pytest.param(format, marks=pytest.mark.slow) for format in EACH])
 def test_tiles_hold_the_same_weights(format):
     for K, N in ((300, 50), (300, 19)):
         _, w = made(format, 1, K, N)
@@ -288,7 +288,7 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
     x, w = made("q4_0", 2, 64, 16)
     p = prepare(w)
     assert dispatch.choose("matmul", x, p, None) == "native"
-    assert dispatch.listed() == [{"op": "matmul", "kernel": "native", "reason": "the best for cpu"}]
+    assert {"op": "matmul", "kernel": "native", "reason": "the best for cpu"} in dispatch.listed()
     for wish, chosen in (("native", "native"), ("reference", "reference"), ("pallas", "reference"), ("auto", "native")):
         monkeypatch.setenv("PIKOJAX_KERNELS", wish)
         assert dispatch.choose("matmul", x, p, None) == chosen

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.export import DisabledSafetyCheck, export
 
-from pikojax.kernels import decode_attention, decode_attention_gpu, matmul_gpu, matmul_hopper, matmul_tpu, mosaic
+from pikojax.kernels import decode_attention_gpu, matmul_gpu, matmul_hopper, matmul_tpu, mosaic
+from pikojax.kernels.decode_attention import reference
 from pikojax.kernels.kv_formats import OF_CACHE, quantize_kv
 from pikojax.qtensor import FORMATS, dequantize, quantize
 
@@ -124,7 +125,7 @@ def situations():
 def test_decode_attention_agrees_with_its_reference(cache, dtype, T, window, S, paged):
     arguments, options = attention_case(cache, dtype, T, window, S, paged)
     got = decode_attention_gpu.decode_attention(*arguments, **options, sm_count=4, interpret=True)
-    wanted = decode_attention.reference(*arguments, **options)
+    wanted = reference(*arguments, **options)
     assert nmse(got, wanted) < (1e-9 if dtype == jnp.float32 else 2e-5)
 
 
@@ -132,7 +133,7 @@ def test_decode_attention_agrees_with_its_reference(cache, dtype, T, window, S, 
 def test_an_empty_row_attends_to_nothing_and_tiles_behind_the_filled_slots_are_not_read():
     (q, k, v, _), options = attention_case("float32", jnp.float32, 1, None, 200, False)
     lengths = jnp.asarray([0, 30], jnp.int32)
-    wanted = decode_attention.reference(q, k, v, lengths, **options)
+    wanted = reference(q, k, v, lengths, **options)
     k, v = (x.at[:, :, :, decode_attention_gpu.TILE_S :].set(jnp.nan) for x in (k, v))
     got = decode_attention_gpu.decode_attention(q, k, v, lengths, **options, sm_count=1, interpret=True)
     assert bool(jnp.all(got[0] == 0)) and nmse(got[1], wanted[1]) < 1e-9
@@ -311,5 +312,5 @@ def test_decode_attention_runs(cache, dtype, T, window, S, paged):
     arguments, options = attention_case(cache, dtype, T, window, S, paged)
     got = decode_attention_gpu.decode_attention(*arguments, **options, sm_count=jax.devices()[0].core_count)
     with jax.default_matmul_precision("highest"):
-        wanted = decode_attention.reference(*arguments, **options)
+        wanted = reference(*arguments, **options)
     assert nmse(got, wanted) < 2e-5

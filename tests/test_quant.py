@@ -101,7 +101,7 @@ def test_the_report_counts_bytes_padding_and_errors():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("format", ["int8", "int4a_g32", "q4_k"])
+@pytest.mark.parametrize("format", ["q4_k", *(pytest.param(format, marks=pytest.mark.slow) for format in ("int8", "int4a_g32"))])
 def test_a_quantized_gpt_is_the_gpt_of_its_rounded_weights(format, name):
     """In a scan, unstacked, and through a cache, a piece at a time: the logits of the floats that the QTensors stand for."""
     check_model(format, name)

@@ -15,7 +15,7 @@ import time
 
 from pikojax.config import UserError, load_config, require
 
-HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8, matmul --format q4_0, or attention --cache int8"
+HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8; matmul or attention"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

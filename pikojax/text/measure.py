@@ -36,7 +36,7 @@ def describe(tok, n_longest: int = 10) -> dict:
         "vocab_size": tok.vocab_size,
         **{part: _named(tree.get(part)) for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder")},
         "specials": specials,
-        "longest_tokens": [{"id": i, "token": token, "text": tok.decode_bytes([i]).decode("utf-8", "backslashreplace")} for token, i in longest],
+        "longest_tokens": [{"id": i, "token": token, "text": tok.decode([i])} for token, i in longest],
     }
 
 
