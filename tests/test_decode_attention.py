@@ -133,6 +133,22 @@ def test_what_sees_nothing_gets_zeros_and_what_is_not_filled_is_not_read(path, n
 
 
 @needs_native
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_query_that_is_no_number_gives_none_and_leaves_its_neighbours_alone(path, name, bad):
+    q_BTHC, *pair = draw(3, 2, 4, 2, 64, 150)
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([150, 100, 1], np.int32)
+    attend = jitted(attention.native)
+    want = np.array(attend(q_BTHC, keys, values, length_B))
+    for b in range(3):
+        q_BTHC[b, 1, 2, 40] = bad
+        want[b, 1, 2] = np.nan
+    q_BTHC[2, 0, 1, 0] = bad  # sees nothing: zeros all the same
+    np.testing.assert_array_equal(attend(q_BTHC, keys, values, length_B), want)
+
+
+@needs_native
 def test_wrong_lengths_layers_and_blocks_read_nothing_astray(path):
     q_BTHC, k_BGSC, v_BGSC = draw(2, 1, 2, 1, 32, 40)
     k, v = jnp.asarray(k_BGSC)[None], jnp.asarray(v_BGSC)[None]

@@ -174,7 +174,7 @@ void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
     for (int64_t i = 0; i < n; ++i) top = std::max(top, part(i).top[m]);
     float* out = p.out + ((b * p.T + m / R) * p.H + g * R + m % R) * p.C;
     std::fill(out, out + p.C, 0.0f);
-    if (top == kNothing) continue;
+    if (n == 0 || seen_by(p, b, m / R).empty()) continue;  // not by `top`: a row of NaN leaves it as it was, and must give NaN
     float* o = part(0).o + m * width;
     for (int64_t i = 0; i < n; ++i) {
       const float share = exp2(splat(part(i).top[m] - top))[0], *from = part(i).o + m * width;

@@ -104,8 +104,8 @@ class Int8Tiles {
     std::memset(bytes, 0, quads_ * 4);
     for (int64_t group = 0; group < groups_; ++group) {
       const int64_t first = group * kGroup, end = std::min<int64_t>(first + kGroup, p_.C);
-      float most = 0;
-      for (int64_t c = first; c < end; ++c) most = std::max(most, std::fabs(q[c]));
+      float most = 0, trouble = 0;  // trouble: NaN if any value is no finite number, which bytes cannot say
+      for (int64_t c = first; c < end; ++c) most = std::max(most, std::fabs(q[c])), trouble += q[c] * 0.0f;
       const float inverse = most > 0 ? 127.0f / most : 0.0f;
       int32_t total = 0;
       for (int64_t c = first; c < end; ++c) {
@@ -113,7 +113,7 @@ class Int8Tiles {
         bytes[c] = static_cast<uint8_t>(value);
         total += static_cast<int8_t>(value);
       }
-      qscales_[m * groups_ + group] = most / 127.0f;
+      qscales_[m * groups_ + group] = most / 127.0f + trouble;
       offsets_[m * groups_ + group] = -bias_ * total;
     }
   }

@@ -28,6 +28,17 @@ constexpr int64_t kLeastRows = 192;
 
 typedef float Vector __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
 
+// Written out: the build forbids the compiler to fuse a product and a sum by itself.
+inline __attribute__((always_inline)) Vector multiply_add(Vector a, Vector b, Vector c) {
+#if defined(__AVX512F__)
+  return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
 // `next_c`: where the tile after this one goes. Its lines are asked for row by row between the products: all at once, they would hold
 // up the reading of A.
 template <bool kAdd>
@@ -53,7 +64,7 @@ inline __attribute__((always_inline)) void tile(const float* a, const float* b, 
       for (int i = 0; i < kRows; ++i) {
         const Vector factor = a[i] - Vector{};  // in every lane
 #pragma GCC unroll 3
-        for (int j = 0; j < kVectors; ++j) sums[i][j] += factor * row[j];
+        for (int j = 0; j < kVectors; ++j) sums[i][j] = multiply_add(factor, row[j], sums[i][j]);
       }
     }
   }
