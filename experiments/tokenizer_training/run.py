@@ -1,8 +1,8 @@
 """Training tokenizers, beside the industry's trainers: run.py [--peer-python PYTHON] [--corpus FOLDER] [--quick]
 
 PYTHON is an interpreter with tokenizers and sentencepiece. Every turn is a fresh process (train_once.py) that trains one vocabulary
-on the same files with two threads; sides take turns, ROUNDS times over. Unigram reads the first file only (17 MB): its peers would take hours
-over the rest. Of a Unigram vocabulary the bits per byte of held-out text are computed here, for all sides by the same code.
+on the same files with two threads; sides take turns, ROUNDS times over. Unigram reads the first file only (17 MB): its peers would take
+minutes each over the rest. Of a Unigram vocabulary the bits per byte of held-out text are computed here, for all sides by the same code.
 """
 
 import collections
