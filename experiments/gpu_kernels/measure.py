@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pikojax.kernels import decode_attention, decode_attention_gpu, matmul_gpu, matmul_hopper
+from pikojax.kernels import decode_attention_gpu, matmul_gpu, matmul_hopper
+from pikojax.kernels.decode_attention import reference
 from pikojax.kernels.kv_formats import OF_CACHE, quantize_kv
 from pikojax.qtensor import FORMATS, QTensor, dequantize
 
@@ -157,12 +158,12 @@ def attention(kernel: str, cache: str, B: int, T: int, C: int, filled: int) -> d
 
     def f(q, cache, layer, attend=None):
         ours = functools.partial(decode_attention_gpu.decode_attention, sm_count=sm_count)
-        attend = attend or (ours if kernel == "triton" else decode_attention.reference)
+        attend = attend or (ours if kernel == "triton" else reference)
         return attend(q, *cache, lengths, layer=layer)
 
     got, wanted = (
         np.asarray(jax.jit(functools.partial(f, attend=a))(q, (k, v), jnp.int32(1)), np.float64)
-        for a in (None, decode_attention.reference)
+        for a in (None, reference)
     )
     nmse = float(((got - wanted) ** 2).sum() / (wanted**2).sum())
     if not nmse < 5e-4:

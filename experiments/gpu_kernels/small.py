@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pikojax.kernels import decode_attention, decode_attention_gpu, matmul_gpu, matmul_hopper
+from pikojax.kernels import decode_attention_gpu, matmul_gpu, matmul_hopper
+from pikojax.kernels.decode_attention import reference
 from pikojax.kernels.kv_formats import quantize_kv
 from pikojax.qtensor import dequantize, quantize
 
@@ -29,7 +30,7 @@ def interpreted():
     yield "hopper int4", nmse(matmul_hopper.matmul(x, w, sm_count=1, interpret=True), wanted)
     yield "triton int4", nmse(matmul_gpu.matmul(x, w, sm_count=1, interpret=True), wanted)
     got = decode_attention_gpu.decode_attention(*attention, sm_count=1, interpret=True)
-    yield "decode attention int8", nmse(got, decode_attention.reference(*attention))
+    yield "decode attention int8", nmse(got, reference(*attention))
 
 
 def lowered():
