@@ -130,6 +130,8 @@ def test_causal_attention_asks_for_it_and_the_environment_turns_it_off(monkeypat
     assert "pikojax_flash_forward" in text and "20x20" not in text
     monkeypatch.setenv("PIKOJAX_KERNELS", "reference")
     assert flash.why_not(*x[:3]) == "PIKOJAX_KERNELS=reference"
+    monkeypatch.setenv("PIKOJAX_KERNELS", "pallas")
+    assert flash.why_not(*x[:3]) == "PIKOJAX_KERNELS=pallas"
     text = jax.jit(lambda *qkv: causal_attention(*qkv)).lower(*x[:3]).as_text()
     assert "pikojax_flash_forward" not in text
     out, pull = jax.vjp(causal_attention, *x[:3])

@@ -292,11 +292,19 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
     x, w = made("q4_0", 2, 64, 16)
     p = prepare(w)
     assert dispatch.choose("matmul", x, p, None) == "native"
-    assert {"op": "matmul", "kernel": "native", "reason": "the best for cpu"} in dispatch.listed()
+    assert {(row["op"], row["kernel"], row["reason"]) for row in dispatch.listed()} == {
+        (op, "native", "the best for cpu") for op in ("matmul", "decode_attention", "product", "flash_attention")
+    }
     for wish, chosen in (("native", "native"), ("reference", "reference"), ("pallas", "reference"), ("auto", "native")):
         monkeypatch.setenv("PIKOJAX_KERNELS", wish)
         assert dispatch.choose("matmul", x, p, None) == chosen
     assert "there is no pallas one for cpu" in capsys.readouterr().err
+    for wish, reason in (("pallas", "there is no pallas one for abacus"), ("auto", "there is no kernel for abacus")):
+        with monkeypatch.context() as patch:
+            patch.setenv("PIKOJAX_KERNELS", wish)
+            patch.setattr(jax, "default_backend", lambda: "abacus")
+            assert dispatch.choose("matmul", x, p, None) == "reference" and reason in capsys.readouterr().err
+            assert dispatch.listed()[0] == {"op": "matmul", "kernel": "reference", "reason": reason}
     monkeypatch.setenv("PIKOJAX_KERNELS", "nativ")
     with pytest.raises(UserError, match="PIKOJAX_KERNELS=nativ names no kernels; choose from auto, reference, native, pallas"):
         matmul(x, p)

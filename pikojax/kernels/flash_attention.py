@@ -22,17 +22,9 @@ WHOLE = 2**62  # a window that leaves nothing out
 
 def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
     """Why the fused kernel cannot serve these arrays; None: it can."""
-    if dispatch.wished() == "reference":
-        return "PIKOJAX_KERNELS=reference"
-    if jax.default_backend() != "cpu":
-        return "fused attention is for the CPU"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     if {x.dtype for x in (q_BTHC, k_BSGC, v_BSGC)} != {jnp.dtype(jnp.float32)}:
         return "fused attention takes float32"
-    if register("flash", "pikojax_flash_forward") is None:
-        return "no native code"
-    return None
+    return dispatch.why_not_native("flash")
 
 
 def flash_attention(q_BTHC, k_BSGC, v_BSGC, *, segments_BT=None, offset_B=None, window=None, scale=None, head_major=False):
