@@ -151,8 +151,8 @@ def _batched(kernel: str):
     @product.def_vmap
     def over(size, batched, x, w, layer):
         if not any(jax.tree.leaves(batched[1:])):
-            out = product(x.reshape(-1, x.shape[-1]), w, layer)
-            return out.reshape(size, -1, out.shape[-1]), True
+            out = product(x.reshape(size * x.shape[1], x.shape[2]), w, layer)
+            return out.reshape(size, x.shape[1], out.shape[-1]), True  # written out: −1 has no meaning where another axis is 0
         flags, operands = jax.tree.leaves(batched), jax.tree.leaves((x, w, layer))
         tree = jax.tree.structure((x, w, layer))
 
