@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from pikojax.config import require
 from pikojax.kernels import dispatch
 from pikojax.native.ffi import register
 
@@ -29,6 +30,7 @@ def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
 
 def flash_attention(q_BTHC, k_BSGC, v_BSGC, *, segments_BT=None, offset_B=None, window=None, scale=None, head_major=False):
     """Ask `why_not` first. `segments_BT` wants S = T and no offset; `head_major`: keys and values are [B, G, S, C]."""
+    require(window is None or window >= 1, f"got window={window}, wanted at least 1; leave it out to see everything")
     B, C = q_BTHC.shape[0], q_BTHC.shape[-1]
     offset_B = jnp.zeros((B,), jnp.int32) if offset_B is None else offset_B.astype(jnp.int32)
     segments = jnp.zeros((0,), jnp.int32) if segments_BT is None else segments_BT.astype(jnp.int32)
