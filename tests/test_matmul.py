@@ -197,7 +197,8 @@ def test_it_works_in_jit_scan_while_vmap_and_with_layers():
     assert np.array_equal(jax.vmap(matmul, (None, 0))(x, stack), layers)
     assert np.array_equal(jax.vmap(matmul, (None, None, 0))(x, stack, jnp.arange(3)), layers)
     assert np.array_equal(matmul(x, stack, 7), layers[2]) and np.array_equal(matmul(x, stack, jnp.asarray(-4)), layers[0])
-    assert jax.vmap(lambda x: matmul(x, stack, 0))(jnp.zeros((2, 0, 96))).shape == (2, 0, 40)
+    for empty in ((2, 0, 96), (0, 2, 96)):
+        assert jax.vmap(lambda x: matmul(x, stack, 0))(jnp.zeros(empty)).shape == (*empty[:2], 40)
     plain = jnp.arange(12.0).reshape(3, 4, 1)
     for layer, same in ((-1, 2), (-3, 0), (-9, 0)):  # from the end, in plain stacks too
         assert np.array_equal(matmul(x, stack, layer), layers[same])
