@@ -10,7 +10,7 @@ import pytest
 import sanitized
 
 from pikojax.cli.main import main
-from pikojax.config import GPTConfig
+from pikojax.config import GPTConfig, UserError
 from pikojax.infer import decode
 from pikojax.infer.sampling import make_settings
 from pikojax.kernels import kv_formats
@@ -157,6 +157,39 @@ def test_wrong_lengths_layers_and_blocks_read_nothing_astray(path):
     np.testing.assert_array_equal(attend(q_BTHC, k, v, np.asarray([10**6, 41], np.int32), layer=9), full)
     table_BN = np.asarray([[10**6], [-5]], np.int32)
     np.testing.assert_array_equal(attend(q_BTHC, k, v, np.asarray([40, 0], np.int32), layer=-3, block_table=table_BN)[1], 0)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+def test_layers_count_from_the_end_and_what_is_beyond_means_the_nearest(kernels, monkeypatch):
+    monkeypatch.setenv("PIKOJAX_KERNELS", kernels)
+    q_BTHC, k_BGSC, v_BGSC = draw(2, 1, 2, 1, 32, 40)
+    k, v = (jnp.stack([x, x[:, :, ::-1], 2 * x]) for x in (k_BGSC, v_BGSC))
+    attend = lambda length, layer, **more: np.asarray(  # noqa: E731
+        jitted(attention.decode_attention, window=30)(q_BTHC, k, v, np.asarray(length, np.int32), layer=layer, **more)
+    )
+    each = [attend([40, 9], i) for i in range(3)]
+    for layer, same in ((-1, 2), (-3, 0), (-4, 0), (-99, 0), (3, 2), (10**6, 2)):
+        np.testing.assert_array_equal(attend([40, 9], layer), each[same])
+    np.testing.assert_array_equal(attend([45, 9], 0), each[0])
+    assert not attend([-5, 0], 0).any()
+    pooled = lambda *blocks: attend([40, 40], 1, block_table=np.asarray(blocks, np.int32)[:, None])  # noqa: E731
+    np.testing.assert_array_equal(pooled(-7, 10**6), pooled(0, 1))
+
+
+def test_the_front_end_refuses_what_no_kernel_could_serve():
+    q_BTHC, k_BGSC, v_BGSC = map(jnp.asarray, draw(1, 1, 3, 2, 32, 8))
+    length_B = np.asarray([8], np.int32)
+    rotated = stored(v_BGSC, "int4_rotated")
+    for refused, said in (
+        (lambda: attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), "got 3 query heads over 2 kv heads"),
+        (lambda: attention.decode_attention(q_BTHC[:, :, :2], rotated, rotated, length_B), "got values in int4_rotated, wanted int4"),
+        (lambda: attention.decode_attention(q_BTHC[:, :, :2], k_BGSC, v_BGSC, length_B, window=0), "got window=0, wanted at least 1"),
+        (lambda: GPT.new_cache(CFG, 1, 8, "int9"), "got a cache in int9, wanted one of float32, bfloat16"),
+        (lambda: GPT.new_cache(CFG, 1, 8, "int4_rotated"), "got a cache in int4_rotated"),
+        (lambda: GPT.new_cache(CFG, 1, 8, jnp.int32), "got a cache in int32"),
+    ):
+        with pytest.raises(UserError, match=said):
+            refused()
 
 
 # ---------------------------------------------------------------- independent rows

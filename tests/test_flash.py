@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pikojax.config import UserError
 from pikojax.kernels import flash_attention as flash
 from pikojax.kernels import prefill_attention as prefill
 from pikojax.kernels.attention import causal_attention
@@ -130,6 +131,8 @@ def test_causal_attention_asks_for_it_and_the_environment_turns_it_off(monkeypat
     assert "pikojax_flash_forward" in text and "20x20" not in text
     monkeypatch.setenv("PIKOJAX_KERNELS", "reference")
     assert flash.why_not(*x[:3]) == "PIKOJAX_KERNELS=reference"
+    monkeypatch.setenv("PIKOJAX_KERNELS", "pallas")
+    assert flash.why_not(*x[:3]) == "PIKOJAX_KERNELS=pallas"
     text = jax.jit(lambda *qkv: causal_attention(*qkv)).lower(*x[:3]).as_text()
     assert "pikojax_flash_forward" not in text
     out, pull = jax.vjp(causal_attention, *x[:3])
@@ -138,6 +141,14 @@ def test_causal_attention_asks_for_it_and_the_environment_turns_it_off(monkeypat
     half = [v.astype(jnp.bfloat16) for v in x[:3]]
     assert "float32" in flash.why_not(*half)
     assert causal_attention(*half).dtype == jnp.bfloat16
+
+
+def test_what_does_not_fit_is_refused():
+    q, k, v, _ = arrays(2, 4, 6, 2, 2, 8)
+    with pytest.raises(UserError, match="got window=0, wanted at least 1"):
+        flash.flash_attention(q, k, v, window=0)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="k and v alike"):  # as many numbers, in another order
+        jax.block_until_ready(flash.flash_attention(q, k, v.transpose(0, 2, 1, 3)))
 
 
 # ---------------------------------------------------------------- the same bits

@@ -153,8 +153,9 @@ def test_who_takes_the_native_product(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(jax, "device_count", lambda: 8)
         assert not is_native(products.product, x, w)
-    monkeypatch.setenv("PIKOJAX_KERNELS", "reference")
-    assert not is_native(products.product, x, w)
+    for wish in ("reference", "pallas"):
+        monkeypatch.setenv("PIKOJAX_KERNELS", wish)
+        assert not is_native(products.product, x, w)
 
 
 # ---------------------------------------------------------------- by itself

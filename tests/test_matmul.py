@@ -197,6 +197,12 @@ def test_it_works_in_jit_scan_while_vmap_and_with_layers():
     assert np.array_equal(jax.vmap(matmul, (None, 0))(x, stack), layers)
     assert np.array_equal(jax.vmap(matmul, (None, None, 0))(x, stack, jnp.arange(3)), layers)
     assert np.array_equal(matmul(x, stack, 7), layers[2]) and np.array_equal(matmul(x, stack, jnp.asarray(-4)), layers[0])
+    for empty in ((2, 0, 96), (0, 2, 96)):
+        assert jax.vmap(lambda x: matmul(x, stack, 0))(jnp.zeros(empty)).shape == (*empty[:2], 40)
+    plain = jnp.arange(12.0).reshape(3, 4, 1)
+    for layer, same in ((-1, 2), (-3, 0), (-9, 0)):  # from the end, in plain stacks too
+        assert np.array_equal(matmul(x, stack, layer), layers[same])
+        assert np.array_equal(matmul(jnp.ones((1, 4)), plain, layer), jnp.ones((1, 4)) @ plain[same])
     assert matmul(x.reshape(2, 3, 96), p).shape == (2, 3, 40) and matmul(x[0], p).shape == (40,)
     assert matmul(x.astype(jnp.bfloat16), p).dtype == jnp.bfloat16
     plain = jnp.ones((2, 96, 40))
@@ -288,11 +294,19 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
     x, w = made("q4_0", 2, 64, 16)
     p = prepare(w)
     assert dispatch.choose("matmul", x, p, None) == "native"
-    assert {"op": "matmul", "kernel": "native", "reason": "the best for cpu"} in dispatch.listed()
+    assert {(row["op"], row["kernel"], row["reason"]) for row in dispatch.listed()} == {
+        (op, "native", "the best for cpu") for op in ("matmul", "decode_attention", "product", "flash_attention")
+    }
     for wish, chosen in (("native", "native"), ("reference", "reference"), ("pallas", "reference"), ("auto", "native")):
         monkeypatch.setenv("PIKOJAX_KERNELS", wish)
         assert dispatch.choose("matmul", x, p, None) == chosen
     assert "there is no pallas one for cpu" in capsys.readouterr().err
+    for wish, reason in (("pallas", "there is no pallas one for abacus"), ("auto", "there is no kernel for abacus")):
+        with monkeypatch.context() as patch:
+            patch.setenv("PIKOJAX_KERNELS", wish)
+            patch.setattr(jax, "default_backend", lambda: "abacus")
+            assert dispatch.choose("matmul", x, p, None) == "reference" and reason in capsys.readouterr().err
+            assert dispatch.listed()[0] == {"op": "matmul", "kernel": "reference", "reason": reason}
     monkeypatch.setenv("PIKOJAX_KERNELS", "nativ")
     with pytest.raises(UserError, match="PIKOJAX_KERNELS=nativ names no kernels; choose from auto, reference, native, pallas"):
         matmul(x, p)

@@ -1,5 +1,6 @@
 """Plug-ins: found by name, loaded when named and not before, and told apart from broken ones."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -156,12 +157,15 @@ def test_kernels_of_a_plug_in_run_where_they_are_named(site, monkeypatch, capsys
     x = jax.random.normal(jax.random.key(1), (3, 64))
     exact = np.asarray(x, np.float64) @ np.asarray(dequantize(w), np.float64)
     monkeypatch.setenv("PIKOJAX_KERNELS", "exact")
-    assert dispatch.best_here("matmul") == "exact" and "pikojax_example" not in sys.modules
+    assert {"op": "matmul", "kernel": "exact"}.items() <= dispatch.listed()[0].items() and "pikojax_example" not in sys.modules
+    assert dispatch.best_here("matmul") == "exact"
     assert prepare(w) is w and dispatch.choose("matmul", x, w, None) == "exact"
     assert np.abs(np.asarray(matmul(x, w)) - exact).max() < 1e-5
     broken(site, "pikojax.kernels", "empty", "json:JSONDecoder")
     monkeypatch.setenv("PIKOJAX_KERNELS", "empty")
     assert dispatch.choose("matmul", x, w, None) == "reference" and "brings no matmul" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.import_module("pikojax.kernels.matmul"), "why_not_here", lambda: None)
+    assert dispatch.best_here("matmul") == "native"  # so weights are still prepared for it
     monkeypatch.setenv("PIKOJAX_KERNELS", "exakt")
     with pytest.raises(UserError, match="PIKOJAX_KERNELS=exakt names no kernels; choose from auto, .*empty, exact"):
         matmul(x, w)

@@ -37,7 +37,10 @@ def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None, window=None):
 
 def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None):
     """The T new tokens, which are in the cache already and counted in `length_B`, attend to the slots of their row up to their own, the
-    last `window` of them. `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read."""
+    last `window` of them. `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read.
+
+    With native kernels a row has the same bits whatever T, as long as T stays within 16 rows, or above them: the two are different
+    kernels, and between them a row agrees only up to rounding (and, over quantized caches, the quantizing of queries and weights)."""
     T, C = q_BTHC.shape[1], q_BTHC.shape[-1]
     if T <= MOST_ROWS:
         return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window)

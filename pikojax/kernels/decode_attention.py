@@ -29,6 +29,21 @@ MASKED = -1e30
 
 
 def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+    """A negative layer counts from the end. Lengths, layers and pool blocks beyond what there is mean the nearest there is."""
+    shape = jax.tree.leaves(cache_k)[0].shape
+    H, G = q_BTHC.shape[2], shape[-3]
+    require(G > 0 and H % G == 0, f"got {H} query heads over {G} kv heads, wanted a multiple; repeat or drop heads")
+    require(window is None or window >= 1, f"got window={window}, wanted at least 1; leave it out to see everything")
+    require(
+        not (isinstance(cache_v, QuantizedKV) and cache_v.format == "int4_rotated"),
+        "got values in int4_rotated, wanted int4; only keys are rotated: new_cache(dtype='int4') does both",
+    )
+    length_B = jnp.clip(length_B, 0, shape[-2] * (1 if block_table is None else block_table.shape[1]))
+    if layer is not None:
+        layer = jnp.asarray(layer, jnp.int32)
+        layer = jnp.clip(jnp.where(layer < 0, layer + shape[0], layer), 0, shape[0] - 1)
+    if block_table is not None:
+        block_table = jnp.clip(block_table, 0, shape[-4] - 1)
     few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
     attend = (
         dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
@@ -101,10 +116,8 @@ def _slots(cache, layer, block_table, width: int):
 
 
 def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
-    B, _, H, C = q_BTHC.shape
+    B, C = q_BTHC.shape[0], q_BTHC.shape[-1]
     (k, k_scales), (v, v_scales) = (_leaves(cache, layer) for cache in (cache_k, cache_v))
-    require(H % k.shape[2] == 0, f"{H} query heads over {k.shape[2]} kv heads; wanted a multiple")
-    require(window is None or window >= 1, f"got window={window}, wanted at least 1; leave it out to see everything")
     table = jnp.zeros((B, 0), jnp.int32) if block_table is None else jnp.asarray(block_table, jnp.int32)
     out_BTHC = _call(
         q_BTHC.astype(jnp.float32),

@@ -22,6 +22,7 @@ import jax
 
 from pikojax import plugins
 from pikojax.config import require
+from pikojax.native import build
 
 GROUP = "pikojax.kernels"
 WISHES = ("auto", "reference", "native", "pallas")
@@ -43,18 +44,15 @@ KERNELS: dict[str, tuple[Kernel, ...]] = {
     "matmul": (Kernel("native", ("cpu",), "pikojax.kernels.matmul", "native"),),
     "decode_attention": (Kernel("native", ("cpu",), "pikojax.kernels.decode_attention", "native"),),
 }
+# Operations with one native kernel, which decide by `why_not_native` and by their operands whether they call it.
+NATIVE_OR_NOT = {"product": "gemm", "flash_attention": "flash"}  # op → library
 REFERENCES = {op: (f"pikojax.kernels.{op}", "reference") for op in KERNELS}
 
 
 def choose(op: str, *operands) -> str:
     """The name of the kernel that runs `op` with these operands: one of `KERNELS`, "reference", or a plug-in."""
-    wish = wished()
-    if wish not in WISHES:
-        if hasattr(_plug_in(wish), op):
-            return wish
-        _say_once(f"pikojax: the plug-in {wish!r} brings no {op}; the best that is built in serves")
-        wish = "auto"
-    if wish == "reference":
+    wish = _brought(op)
+    if wish not in WISHES or wish == "reference":
         return wish
     fitting = _fitting(op, wish)
     reasons = []
@@ -63,10 +61,9 @@ def choose(op: str, *operands) -> str:
         if reason is None:
             return kernel.name
         reasons.append(reason)
-    if wish != "auto" and not fitting:
-        reasons.append(f"there is no {wish} one for {jax.default_backend()}")
-    if reasons:
-        _say_once(f"pikojax: {op} runs by its reference, which is slow: {'; '.join(dict.fromkeys(reasons))}")
+    if not fitting:
+        reasons.append(_none_for(wish))
+    _say_once(f"pikojax: {op} runs by its reference, which is slow: {'; '.join(dict.fromkeys(reasons))}")
     return "reference"
 
 
@@ -82,28 +79,41 @@ def function(op: str, name: str) -> Callable:
 
 def best_here(op: str) -> str:
     """The kernel that `op` has here if its operands allow it: what weights are prepared for."""
-    wish = wished()
-    if wish not in WISHES:
-        return wish
-    found = (kernel.name for kernel in _fitting(op, wish) if _function(kernel.module, kernel.why_not_here)() is None)
-    return next(found, "reference")
+    wish = _brought(op)
+    return wish if wish not in WISHES else _best_of(op, wish)
+
+
+def why_not_native(library: str) -> str | None:
+    """Why an operation that has one native kernel cannot call it here, whatever its operands; None: it can."""
+    if wished() in ("reference", "pallas"):
+        return f"PIKOJAX_KERNELS={wished()}"
+    if jax.default_backend() != "cpu":
+        return f"the native kernel is for the CPU, not for {jax.default_backend()}"
+    if jax.device_count() > 1:
+        return "a native call is opaque to the partitioner, and there are several devices"
+    status = build.status(library)
+    return status.removeprefix("none: ") if status.startswith("none: ") else None
 
 
 def listed() -> list[dict[str, str]]:
     """For each operation what would run here, and why not something better. Loads no plug-in."""
-    wish = wished()
-    rows = []
+    wish, rows = wished(), []
     for op in KERNELS:
-        reasons = [f"{k.name}: {why}" for k in _fitting(op, wish) if (why := _function(k.module, k.why_not_here)())]
-        if wish in ("reference", "auto"):
-            best = "reference" if wish == "reference" else best_here(op)
-            reason = (
-                "PIKOJAX_KERNELS=reference" if wish == best else "; ".join(reasons) or f"the best for {jax.default_backend()}"
-            )
+        fitting = _fitting(op, wish)
+        reasons = [f"{k.name}: {why}" for k in fitting if (why := _function(k.module, k.why_not_here)())]
+        if wish not in WISHES:
+            best, reason = wish, f"PIKOJAX_KERNELS={wish}; the best that is built in, if it brings no {op}"
+        elif wish == "reference":
+            best, reason = wish, "PIKOJAX_KERNELS=reference"
+        elif not fitting:
+            best, reason = "reference", _none_for(wish)
         else:
-            best = best_here(op)
-            reason = "; ".join(reasons) or f"PIKOJAX_KERNELS={wish}"
+            chosen = f"the best for {jax.default_backend()}" if wish == "auto" else f"PIKOJAX_KERNELS={wish}"
+            best, reason = _best_of(op, wish), "; ".join(reasons) or chosen
         rows.append({"op": op, "kernel": best, "reason": reason})
+    for op, library in NATIVE_OR_NOT.items():
+        why = why_not_native(library)
+        rows.append({"op": op, "kernel": "reference" if why else "native", "reason": why or "the best for cpu"})
     return rows
 
 
@@ -114,6 +124,24 @@ def wished() -> str:
         known = (*WISHES, *plugins.names(GROUP))
         require(wish in known, f"PIKOJAX_KERNELS={wish} names no kernels; choose from {', '.join(known)}")
     return wish
+
+
+def _brought(op: str) -> str:
+    """What is wished for `op`: "auto" where the plug-in that is asked for lacks it."""
+    wish = wished()
+    if wish in WISHES or hasattr(_plug_in(wish), op):
+        return wish
+    _say_once(f"pikojax: the plug-in {wish!r} brings no {op}; the best that is built in serves")
+    return "auto"
+
+
+def _best_of(op: str, wish: str) -> str:
+    found = (kernel.name for kernel in _fitting(op, wish) if _function(kernel.module, kernel.why_not_here)() is None)
+    return next(found, "reference")
+
+
+def _none_for(wish: str) -> str:
+    return f"there is no {'kernel' if wish == 'auto' else wish + ' one'} for {jax.default_backend()}"
 
 
 def _fitting(op: str, wish: str) -> list[Kernel]:

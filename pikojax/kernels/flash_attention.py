@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
+from pikojax.config import require
 from pikojax.kernels import dispatch
 from pikojax.native.ffi import register
 
@@ -22,21 +23,14 @@ WHOLE = 2**62  # a window that leaves nothing out
 
 def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
     """Why the fused kernel cannot serve these arrays; None: it can."""
-    if dispatch.wished() == "reference":
-        return "PIKOJAX_KERNELS=reference"
-    if jax.default_backend() != "cpu":
-        return "fused attention is for the CPU"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     if {x.dtype for x in (q_BTHC, k_BSGC, v_BSGC)} != {jnp.dtype(jnp.float32)}:
         return "fused attention takes float32"
-    if register("flash", "pikojax_flash_forward") is None:
-        return "no native code"
-    return None
+    return dispatch.why_not_native("flash")
 
 
 def flash_attention(q_BTHC, k_BSGC, v_BSGC, *, segments_BT=None, offset_B=None, window=None, scale=None, head_major=False):
     """Ask `why_not` first. `segments_BT` wants S = T and no offset; `head_major`: keys and values are [B, G, S, C]."""
+    require(window is None or window >= 1, f"got window={window}, wanted at least 1; leave it out to see everything")
     B, C = q_BTHC.shape[0], q_BTHC.shape[-1]
     offset_B = jnp.zeros((B,), jnp.int32) if offset_B is None else offset_B.astype(jnp.int32)
     segments = jnp.zeros((0,), jnp.int32) if segments_BT is None else segments_BT.astype(jnp.int32)

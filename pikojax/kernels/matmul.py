@@ -28,7 +28,7 @@ ROWS_OF_BLOCK, GROUP = 64, 32  # native/matmul_rows16.h's and matmul_activations
 
 def matmul(x, w, layer=None):
     """[..., N] in x's dtype, accumulated in float32. `w` is a QTensor or a plain array [K, N]; with `layer`, a stack of them, of which
-    that one is read (JAX's rule for numbers beyond the stack: the nearest there is)."""
+    that one is read: negative ones count from the end, and a number beyond the stack means the nearest there is."""
     if not isinstance(w, QTensor):
         w = w if layer is None else jax.lax.dynamic_index_in_dim(w, layer, keepdims=False)
         return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(x.dtype)
@@ -43,7 +43,8 @@ def matmul(x, w, layer=None):
         f"matmul got weights with leading axes {stack} and layer={layer}; give a layer where there is one such axis, and only there",
     )
     if layer is not None:
-        layer = jnp.clip(jnp.asarray(layer, jnp.int32), 0, stack[0] - 1)
+        layer = jnp.asarray(layer, jnp.int32)
+        layer = jnp.clip(jnp.where(layer < 0, layer + stack[0], layer), 0, stack[0] - 1)
     rows_MK = x.astype(jnp.float32).reshape(-1, K)
     out_MN = _product(dispatch.choose("matmul", rows_MK, w, layer), rows_MK, w, layer)
     return out_MN.astype(x.dtype).reshape(*x.shape[:-1], N)
@@ -150,8 +151,8 @@ def _batched(kernel: str):
     @product.def_vmap
     def over(size, batched, x, w, layer):
         if not any(jax.tree.leaves(batched[1:])):
-            out = product(x.reshape(-1, x.shape[-1]), w, layer)
-            return out.reshape(size, -1, out.shape[-1]), True
+            out = product(x.reshape(size * x.shape[1], x.shape[2]), w, layer)
+            return out.reshape(size, x.shape[1], out.shape[-1]), True  # written out: −1 has no meaning where another axis is 0
         flags, operands = jax.tree.leaves(batched), jax.tree.leaves((x, w, layer))
         tree = jax.tree.structure((x, w, layer))
 

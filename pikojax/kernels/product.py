@@ -40,9 +40,7 @@ def reference(x_MK, weight, transposed: bool = False):
 
 def native_target() -> str | None:
     """What to call, or None where XLA computes: by wish, for want of a compiler, or because devices are several or no CPU."""
-    if dispatch.wished() == "reference" or jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return None
-    return register("gemm", "pikojax_gemm")
+    return None if dispatch.why_not_native("gemm") else register("gemm", "pikojax_gemm")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
+from pikojax.config import require
 from pikojax.kernels import kv_formats
 from pikojax.kernels.kv_formats import QuantizedKV
+
+FLOATS = ("float32", "bfloat16", "float16")
 
 
 @jax.tree_util.register_dataclass
@@ -37,9 +40,11 @@ class KVCache:
 
 
 def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width: int, dtype) -> KVCache:
-    """`dtype` is one of floats, or "int8", "int8_g32", "int4"."""
+    """`dtype` is float32, bfloat16, float16, or "int8", "int8_g32", "int4"."""
+    name, wanted = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name, (*FLOATS, *kv_formats.OF_CACHE)
+    require(name in wanted, f"got a cache in {name}, wanted one of {', '.join(wanted)}; float32 is exact, int8 is smaller")
     shape = (n_layers, batch, n_kv_heads, slots, head_width)
-    of_keys, of_values = kv_formats.OF_CACHE.get(dtype, (dtype, dtype)) if isinstance(dtype, str) else (dtype, dtype)
+    of_keys, of_values = kv_formats.OF_CACHE.get(name, (name, name))
     return KVCache(kv_formats.zeros(shape, of_keys), kv_formats.zeros(shape, of_values), jnp.zeros((batch,), jnp.int32))
 
 

@@ -65,6 +65,7 @@ ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::
   p.window = window, p.scale = scale, p.rotated = rotated;
   p.q = q.typed_data(), p.lengths = lengths.typed_data(), p.out = out->typed_data();
   p.table = p.n_blocks > 0 ? table.typed_data() : nullptr;
+  // Never beyond the stack; negative layers, which count from the end, decode_attention.py has turned into others.
   const int64_t which = std::clamp<int64_t>(*layer.typed_data(), 0, k_dims[0] - 1);
   if (ffi::Error error = open_store(k, k_scales, which, p.C, p.k); error.failure()) return error;
   if (ffi::Error error = open_store(v, v_scales, which, p.C, p.v); error.failure()) return error;

@@ -16,8 +16,9 @@ namespace {
 // Takes sizes and strides from the arrays. An error: they do not fit together.
 ffi::Error describe(const Array& q, const Array& k, const Array& v, const Whole& offset, const Whole& segments, float scale,
                     int64_t window, bool head_major, Attention& x) {
-  const auto q_dims = q.dimensions(), k_dims = k.dimensions();
-  if (q_dims.size() < 4 || k_dims.size() < 4 || v.element_count() != k.element_count()) {
+  const auto q_dims = q.dimensions(), k_dims = k.dimensions(), v_dims = v.dimensions();
+  const bool alike = std::equal(k_dims.begin(), k_dims.end(), v_dims.begin(), v_dims.end());
+  if (q_dims.size() < 4 || k_dims.size() < 4 || !alike) {
     return ffi::Error::InvalidArgument("fused attention wants q, k and v of rank 4 or more, k and v alike");
   }
   const auto from_end = [](const auto& dims, int i) { return dims[dims.size() - i]; };

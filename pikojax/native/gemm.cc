@@ -17,8 +17,12 @@ static ffi::Error gemm_handler(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> left,
   }
   const Operand lanes_m = {left.typed_data(), left_transposed ? 1 : K, left_transposed ? M : 1};
   const Operand lanes_n = {right.typed_data(), right_transposed ? K : 1, right_transposed ? 1 : N};
-  gemm(lanes_m, lanes_n, out->typed_data(), M, N, K, pool.num_threads(),
-       [&](int64_t tasks, const auto& run) { for_chunks(pool, tasks, run); });
+  try {
+    gemm(lanes_m, lanes_n, out->typed_data(), M, N, K, pool.num_threads(),
+         [&](int64_t tasks, const auto& run) { for_chunks(pool, tasks, run); });
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "gemm: no memory for its panels");
+  }
   return ffi::Error::Success();
 }
 

@@ -10,7 +10,9 @@
 // other rows and columns there are.
 // Leaves out: float64, bfloat16, batches of small products, fewer rows than a tile (reading B is then the cost, not arithmetic).
 #pragma once
+#include <atomic>
 #include <memory>
+#include <new>
 
 #include "gemm_pack.h"
 
@@ -119,6 +121,7 @@ struct Panels {
   int64_t size = 0;
   float* of(int64_t wanted) {
     if (wanted > size) {
+      size = 0;  // what is freed here must not be handed out if there is no more
       memory.reset();
       memory.reset(new float[wanted + 16]);
       size = wanted;
@@ -127,7 +130,7 @@ struct Panels {
   }
 };
 
-// for_tasks(n, run) calls run(0 … n − 1), on as many of `threads` as it likes.
+// for_tasks(n, run) calls run(0 … n − 1), on as many of `threads` as it likes. Throws std::bad_alloc, and nothing else.
 template <typename ForTasks>
 void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, int64_t K, int64_t threads, const ForTasks& for_tasks) {
   if (M == 0 || N == 0) return;
@@ -137,11 +140,18 @@ void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, in
   const int64_t least = std::min(kLeastRows, parts(M * across, threads));
   const int64_t rows = part_size(M, std::clamp(parts(M * across, 2 * threads), least, kBlockRows), kRows), down = parts(M, rows);
   const int64_t step = parts(K, parts(K, kStep));
+  std::atomic<bool> failed{false};  // an exception must not leave a thread of the pool
   for_tasks(down * across, [&](int64_t task) {
     static thread_local Panels panels;
     const int64_t i = task / across * rows, j = task % across * columns;
     const int64_t high = std::min(rows, M - i), wide = std::min(columns, N - j);
-    float* packed_b = panels.of((rows + columns) * step);
+    float* packed_b = nullptr;
+    try {
+      packed_b = panels.of((rows + columns) * step);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+      return;
+    }
     float* packed_a = packed_b + columns * step;
     for (int64_t k = 0; k < K; k += step) {
       const int64_t depth = std::min(step, K - k);
@@ -150,4 +160,5 @@ void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, in
       (k == 0 ? tiles<false> : tiles<true>)(packed_a, packed_b, depth, c + i * N + j, N, high, wide);
     }
   });
+  if (failed) throw std::bad_alloc();
 }

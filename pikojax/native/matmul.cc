@@ -1,7 +1,7 @@
 // The quantized product as an XLA operation: x float32 [M, K], tiles uint8 [stack…, tiles, bytes], layer int32 → out float32 [M, N], scratch.
 // With a stack the handler reads layer `layer` where it lies; XLA's own slice would copy it. Every size is checked here: what does
 // not fit together is an error of the operation, never a read beyond a buffer. A layer beyond the stack means the last one,
-// a negative one the first, as JAX's own indexing has it.
+// a negative one the first (kernels/matmul.py has counted those from the end before).
 #include "matmul_rows16.h"
 
 #include <algorithm>
