@@ -192,3 +192,10 @@ def test_damaged_llama2c_files_are_one_line(tmp_path):
         file.write_bytes(data)
         with pytest.raises(UserError):
             llama2c.read_tokenizer(file, size)
+
+
+def test_a_width_of_640_is_no_pickle(tmp_path):
+    sizes, file = (640, 32, 1, 10, 10, 300, 8), tmp_path / "m.bin"
+    n_weights = 300 * 640 + 3 * 640 + 4 * 640 * 640 + 3 * 640 * 32 + 8 * 64
+    file.write_bytes(llama2c.HEADER.pack(*sizes) + bytes(4 * n_weights))
+    assert file.read_bytes()[:2] == b"\x80\x02" and llama2c.read(file)[0].d_model == 640
