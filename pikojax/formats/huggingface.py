@@ -19,6 +19,7 @@ from pikojax.config import UserError, require
 from pikojax.formats import hf_config, safetensors_file
 
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+LARGEST_JSON_BYTES = 64 << 20
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
@@ -29,13 +30,13 @@ def looks_like(path: Path) -> bool:
 
 def read_json(file: Path) -> dict:
     try:
-        data = file.read_bytes()
-        require(len(data) < 64 << 20, f"{file} is {len(data):,} bytes, too large for what it should be; download it again")
-        found = json.loads(data)
+        size = file.stat().st_size
+        found = json.loads(file.read_bytes()) if size < LARGEST_JSON_BYTES else None
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); give a folder with config.json and *.safetensors") from None
     except (ValueError, RecursionError):
         raise UserError(f"{file} is no JSON; download it again") from None
+    require(size < LARGEST_JSON_BYTES, f"{file} is {size:,} bytes, too large for what it should be; download it again")
     require(isinstance(found, dict), f"{file} is no JSON object; download it again")
     return found
 
