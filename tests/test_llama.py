@@ -82,6 +82,15 @@ def test_bfloat16_is_read_bit_for_bit(tmp_path):
     assert np.array_equal(found["embed"], made.draw("model.embed_tokens.weight", found["embed"].shape).astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
+def test_norms_of_gemma_gain_their_1_in_float32(tmp_path):
+    import ml_dtypes
+
+    name, tiny = "model.norm.weight", 0.00390625 + 2**-10  # which 1 + … of bfloat16 rounds away
+    write = lambda config, tensors: tensors.update({name: np.full_like(tensors[name], tiny).astype(ml_dtypes.bfloat16)})
+    found = huggingface.read(write_folder(tmp_path / "m", "gemma2", write), dtype=None)[1]["norm"]["scale"]
+    assert found.dtype == np.float32 and np.all(found == np.float32(1 + tiny))
+
+
 CHANGES = {
     "model_type": (dict(model_type="parrot"), "'parrot'"),
     "unknown field": (dict(residual_multiplier=0.2), "residual_multiplier = 0.2"),

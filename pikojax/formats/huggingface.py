@@ -5,7 +5,7 @@
 Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
-Leaves out: writing (`hf_write.py`), downloads.
+Leaves out: writing, downloads.
 """
 
 import json
@@ -42,12 +42,12 @@ def read_json(file: Path) -> dict:
 
 
 def read(folder: str | Path, dtype=np.float32):
-    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have."""
+    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have, but for Gemma's norms, which are float32."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
     source = Weights(folder)
-    params = LAYOUTS.get(raw["model_type"], _llama)(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
+    params = _llama(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
 
@@ -100,8 +100,8 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     gemma = cfg.post_norms
 
     def norm(name: str, width: int) -> dict:
-        scale = cast(source.take(name + ".weight", (width,)))
-        return {"scale": scale + scale.dtype.type(1) if gemma else scale}  # Gemma's files store it less 1
+        scale = source.take(name + ".weight", (width,))
+        return {"scale": cast(scale.astype(np.float32) + 1 if gemma else scale)}  # Gemma's files store it less 1; in half precision + 1 rounds
 
     def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
         made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}
@@ -132,6 +132,3 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     else:
         made["head"] = cast(source.take("lm_head.weight", (cfg.vocab_size, D))).T
     return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
-
-
-LAYOUTS: dict[str, Callable] = {}
