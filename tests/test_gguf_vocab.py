@@ -93,6 +93,7 @@ def test_no_vocabulary():
     (words("gpt2", ["a"], pre="gpt-2", merges=[], add_eos_token=1), "add_eos_token = '1'"),
     (words("gpt2", ["a"], pre="gpt-2", merges=[], add_eos_token=True), "no eos_token_id"),
     (words("gpt2", ["a"], pre="gpt-2", merges=[], add_space_prefix=np.arange(3)), "add_space_prefix = "),
+    (words("bert", ["[UNK]"], add_eos_token=True), "no eos_token_id"),
     (words("llama", ["a"], scores="x"), "scores"),
     (words("llama", ["a"], scores=np.array([np.nan])), "scores that is no number"),
     (words("llama", ["a"], scores=np.array([[0.0]])), "no scores"),

@@ -172,6 +172,12 @@ def test_fields_of_windows():
             config(family, **more)
 
 
+@pytest.mark.parametrize("name", ("rope_beta_fast", "rope_beta_slow", "rope_attention_factor"))
+def test_what_yarn_divides_and_multiplies_by_is_above_0(name):
+    with pytest.raises(UserError, match=f"model.{name} = 0"):
+        LlamaConfig(**{name: 0.0})
+
+
 def test_older_and_newer_ways_of_writing_positions_agree(tmp_path):
     def old(config, tensors):
         both = config.pop("rope_parameters")

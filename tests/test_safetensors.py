@@ -22,7 +22,9 @@ def entry(shape=(2, 3), offsets=(0, 24), dtype="F32", **more) -> dict:
 HEADER = {"__metadata__": {"format": "pt"}, "a": entry(), "b": entry((2,), (24, 28), "BF16"), "c": entry((), (28, 29), "BOOL")}
 
 
-def built(header=HEADER, data: bytes = WEIGHTS.tobytes() + b"\x80\x3f\x00\x40\x01", length: int | None = None, width: int = 0) -> bytes:
+def built(
+    header=HEADER, data: bytes = WEIGHTS.tobytes() + b"\x80\x3f\x00\x40\x01", length: int | None = None, width: int = 0
+) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode().ljust(width)
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 

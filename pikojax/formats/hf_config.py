@@ -29,7 +29,8 @@ NEUTRAL = {
     "is_llama_config", "transformers.js_config", "neftune_noise_alpha",
 }  # fmt: skip
 WITHOUT_MEANING = (None, False, [], {}, "", 0)
-WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), 4096)  # where sliding_window is absent; so the next three
+# What a family has where the field is absent: sliding_window, num_key_value_heads, head_dim, both softcaps.
+WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), 4096)
 HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4}
 WIDTHS = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
 SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
@@ -87,7 +88,8 @@ class _Fields:
         return value
 
     def whole(self, name: str, default: int | None = None, most: int = 1 << 24, least: int = 1) -> int | None:
-        return self._take(name, default, lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most:,}")
+        good = lambda value: type(value) is int and least <= value <= most
+        return self._take(name, default, good, f"a whole number from {least} to {most:,}")
 
     def needed(self, name: str, most: int = 1 << 24) -> int:
         value = self.whole(name, most=most)
@@ -95,7 +97,8 @@ class _Fields:
         return value
 
     def number(self, name: str, default: float | None = None) -> float | None:
-        return self._take(name, default, lambda value: type(value) in (int, float) and 0 < value < 1e12, "a number above 0, below 1e12")
+        good = lambda value: type(value) in (int, float) and 0 < value < 1e12
+        return self._take(name, default, good, "a number above 0, below 1e12")
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._take(name, default, lambda value: isinstance(value, bool), "true or false")
@@ -137,7 +140,10 @@ def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
     first_local = fields.whole("max_window_layers", 28, least=0)
     if family == "gemma2":
         same = fields.whole("sliding_window_size", window)
-        require(same in (None, window), f"config.json has sliding_window = {window} and sliding_window_size = {same}; wanted the same twice")
+        require(
+            same in (None, window),
+            f"config.json has sliding_window = {window} and sliding_window_size = {same}; wanted the same twice",
+        )
     every = None
     if gemma:
         saved, written = fields.whole("_sliding_window_pattern", most=4096), fields.whole("sliding_window_pattern", most=4096)
@@ -161,7 +167,10 @@ def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
         return {"window": window}
     every = local.index(False) + 1
     regular = local == [(layer + 1) % every != 0 for layer in range(n_layers)]
-    require(regular, "config.json mixes local and global layers in no regular pattern, which is not known here; wanted every n-th global")
+    require(
+        regular,
+        "config.json mixes local and global layers in no regular pattern, which is not known here; wanted every n-th global",
+    )
     return {"window": window, "global_every": every}
 
 
@@ -177,7 +186,10 @@ def _rope(fields: _Fields, family: str, context: int) -> dict:
         halves.done()
         local = _Fields(of_local or {}, name + "sliding_attention.")
         kind = local.text("rope_type")
-        require(kind in (None, "default"), f"config.json scales positions of local layers by {_short(kind)!r}, which is not known here")
+        require(
+            kind in (None, "default"),
+            f"config.json scales positions of local layers by {_short(kind)!r}, which is not known here",
+        )
         local_base = local.number("rope_theta") or local_base
         local.done()
     scaling = _Fields(scaling or {}, name)
@@ -195,7 +207,9 @@ def _rope(fields: _Fields, family: str, context: int) -> dict:
 
 def _scaled(scaling: _Fields, kind: str, original: int) -> dict:
     known = ("default", "linear", "llama3", "yarn")
-    require(kind in known, f"config.json scales positions by {_short(kind)!r}, which is not known here; there are: {', '.join(known)}")
+    require(
+        kind in known, f"config.json scales positions by {_short(kind)!r}, which is not known here; there are: {', '.join(known)}"
+    )
     if kind == "default":
         return {}
     ours = {"factor": "rope_factor"}

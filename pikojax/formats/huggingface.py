@@ -42,7 +42,7 @@ def read_json(file: Path) -> dict:
 
 
 def read(folder: str | Path, dtype=np.float32):
-    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have, but for Gemma's norms, which are float32."""
+    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have; Gemma's norms are float32 then."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
@@ -101,7 +101,9 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
 
     def norm(name: str, width: int) -> dict:
         scale = source.take(name + ".weight", (width,))
-        return {"scale": cast(scale.astype(np.float32) + 1 if gemma else scale)}  # Gemma's files store it less 1; in half precision + 1 rounds
+        if gemma:  # whose files store it less 1; in half precision the sum would be rounded
+            scale = scale.astype(np.float32) + 1
+        return {"scale": cast(scale)}
 
     def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
         made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}

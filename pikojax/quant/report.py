@@ -35,8 +35,12 @@ def _line(path: str, old, new, rules: Sequence[Rule]) -> Line:
     back = dequantize(new)
     shape, rule = (*new.stack, *new.shape), rule_of(path, rules)
     old_KN = jnp.asarray(old, jnp.float32)
-    old_KN = jnp.swapaxes(old_KN, -1, -2) if rule is not None and rule.table else old_KN  # a table's shape alone may not tell: V may be D
-    require(old_KN.shape == shape, f"{path} is {old_KN.shape} by the rules, quantized {shape}; give compare the rules of quantize_tree")
+    if rule is not None and rule.table:  # the shape alone does not tell: V may be D
+        old_KN = jnp.swapaxes(old_KN, -1, -2)
+    require(
+        old_KN.shape == shape,
+        f"{path} is {old_KN.shape} by the rules, quantized {shape}; give compare the rules of quantize_tree",
+    )
     error = jnp.sqrt(jnp.sum(jnp.square(back - old_KN)) / jnp.maximum(jnp.sum(jnp.square(old_KN)), 1e-30))
     return Line(path, shape, new.format, old.nbytes, new.n_bytes, float(error), new.n_padded)
 

@@ -182,7 +182,7 @@ def _word_piece(v: _Vocabulary) -> dict:
     cls, sep = v.id_of("bos") if cls is None else cls, v.id_of("eos") if sep is None else sep
     unknown = v.token("unknown") or "[UNK]"
     require(unknown in vocab, f"{v.file} has no unknown token; download it again")
-    template = None
+    template = _frame(v, begins=False, ends=False)
     if cls is not None and sep is not None:
         piece = lambda id, kind: {"SpecialToken": {"id": v.tokens[id], "type_id": kind}}
         text = lambda name, kind: {"Sequence": {"id": name, "type_id": kind}}
