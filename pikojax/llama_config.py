@@ -74,9 +74,12 @@ class LlamaConfig:
             f"model.n_heads = {self.n_heads} is no multiple of n_kv_heads = {self.n_kv_heads}; change one of them",
         )
         require(self.vocab_size is None or self.vocab_size >= 2, f"model.vocab_size = {self.vocab_size}; give 2 or more")
-        for key in ("rope_base", "norm_eps", "rope_factor", "rope_low_factor", "rope_high_factor", "embed_scale"):
+        above = ("embed_scale", "rope_base", "norm_eps", "rope_factor",
+                 "rope_low_factor", "rope_high_factor", "rope_beta_fast", "rope_beta_slow")  # fmt: skip
+        for key in above:
             require(getattr(self, key) > 0, f"model.{key} = {getattr(self, key)}; give a value above 0")
-        for key in ("window", "global_every", "rope_base_local", "attention_scale", "attention_softcap", "softcap", "rope_original_context"):
+        for key in ("window", "global_every", "rope_base_local", "attention_scale", "attention_softcap", "softcap", "rope_original_context",
+                    "rope_attention_factor"):  # fmt: skip
             value = getattr(self, key)
             require(value is None or value > 0, f"model.{key} = {value}; give a value above 0 or none")
         require(0 < self.rope_fraction <= 1, f"model.rope_fraction = {self.rope_fraction}; give a part above 0, up to 1")

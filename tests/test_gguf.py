@@ -12,6 +12,7 @@ import pytest
 
 from pikojax.config import UserError
 from pikojax.formats import gguf
+from pikojax.text import gguf_vocab
 
 DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
@@ -39,6 +40,11 @@ KEYS = (
     entry("a.f64", 12, struct.pack("<d", 0.1)), entry("a.bool", 7, b"\x01"),
     entry("words", 9, array(8, [text("né"), text(""), text("x" * 300)])), entry("scores", 9, array(6, [struct.pack("<f", x) for x in (1, -2)])),
     entry("flags", 9, array(7, [b"\x01", b"\0"])),
+    entry("tokenizer.ggml.model", 8, text("llama")), entry("tokenizer.ggml.tokens", 9, array(8, [text("<unk>"), text("<s>"), text("a")])),
+    entry("tokenizer.ggml.scores", 9, array(6, [struct.pack("<f", x) for x in (0, 0, -1)])),
+    entry("tokenizer.ggml.token_type", 9, array(5, [struct.pack("<i", x) for x in (2, 3, 1)])),
+    entry("tokenizer.ggml.precompiled_charsmap", 9, array(0, [b"\0"] * 8)), entry("tokenizer.ggml.bos_token_id", 4, struct.pack("<I", 1)),
+    entry("tokenizer.ggml.add_eos_token", 7, b"\0"),
 )  # fmt: skip
 TENSORS = (tensor("f", (32, 2), 0, 0), tensor("q", (64,), 8, 256), tensor("h", (4,), 1, 352), tensor("b", (2,), 30, 384))
 
@@ -152,6 +158,10 @@ def use(opened: gguf.GGUF) -> None:
     for name, info in opened.tensors.items():
         assert opened.bytes_of(name).size == info.n_bytes
         opened.bytes_of(name).sum()
+    try:
+        gguf_vocab.tree(opened.metadata, "model.gguf")
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def mutant(data: bytes, rng: random.Random) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pikojax.config import LlamaConfig, UserError
-from pikojax.formats import huggingface, llama2c
+from pikojax.formats import hf_config, huggingface, llama2c
 from pikojax.models import layers, llama
 from pikojax.text.tokenizer import Tokenizer
 
@@ -82,6 +82,15 @@ def test_bfloat16_is_read_bit_for_bit(tmp_path):
     assert np.array_equal(found["embed"], made.draw("model.embed_tokens.weight", found["embed"].shape).astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
+def test_norms_of_gemma_gain_their_1_in_float32(tmp_path):
+    import ml_dtypes
+
+    name, tiny = "model.norm.weight", 0.00390625 + 2**-10  # which 1 + … of bfloat16 rounds away
+    write = lambda config, tensors: tensors.update({name: np.full_like(tensors[name], tiny).astype(ml_dtypes.bfloat16)})
+    found = huggingface.read(write_folder(tmp_path / "m", "gemma2", write), dtype=None)[1]["norm"]["scale"]
+    assert found.dtype == np.float32 and np.all(found == np.float32(1 + tiny))
+
+
 CHANGES = {
     "model_type": (dict(model_type="parrot"), "'parrot'"),
     "unknown field": (dict(residual_multiplier=0.2), "residual_multiplier = 0.2"),
@@ -103,6 +112,70 @@ def test_what_is_not_known_is_refused_by_name(what, tmp_path):
     with pytest.raises(UserError) as caught:
         huggingface.read(folder)
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+ODD = (5, "x", [], {}, [1], {"a": 1}, 0, -1, 1e400, True, None, "\n", 10**30, 0.5)
+
+
+@pytest.mark.parametrize("case", made.CASES)
+def test_odd_values_make_a_config_or_one_line(case):
+    config = ABOUT[case]["config"]
+    assert hf_config.to_config(config).n_layers == config["num_hidden_layers"]
+    changed = [config | {name: value} for name in [*config, "rope_theta", "rope_scaling", "rope_local_base_freq"] for value in ODD]
+    for part, inner in (config.get("rope_parameters") or {}).items():
+        changed += [config | {"rope_parameters": config["rope_parameters"] | {part: value}} for value in ODD]
+        for name in inner if isinstance(inner, dict) else ():
+            changed += [config | {"rope_parameters": config["rope_parameters"] | {part: {**inner, name: value}}} for value in ODD]
+    n_read = 0
+    for raw in changed:
+        try:
+            hf_config.to_config(raw)
+            n_read += 1
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+    assert 0 < n_read < len(changed)
+
+
+SHORT = {name: made.BASE[name] for name in made.BASE}
+ABSENT = {  # what a family has where its config says nothing
+    "llama": dict(window=None, norm_eps=1e-6, d_head=8, tie=False),
+    "mistral": dict(window=4096, global_every=None, d_head=8),
+    "qwen2": dict(window=None, qkv_bias=True, out_bias=False),
+    "qwen3": dict(window=None, d_head=128),
+    "phi3": dict(window=None, norm_eps=1e-5),
+    "gemma2": dict(window=4096, global_every=2, d_head=256, attention_softcap=50, softcap=30, attention_scale=1 / 16, tie=True),
+    "gemma3_text": dict(window=4096, d_head=256, attention_softcap=None, softcap=None, attention_scale=1 / 16, rope_base=1e6, rope_base_local=1e4),
+}
+
+
+@pytest.mark.parametrize("family", ABSENT)
+def test_what_is_absent_is_as_transformers_has_it(family):
+    more = dict(num_hidden_layers=6) if family == "gemma3_text" else {}
+    found = hf_config.to_config(SHORT | {"model_type": family} | more)
+    assert {name: getattr(found, name) for name in ABSENT[family]} == ABSENT[family]
+
+
+def test_fields_of_windows():
+    config = lambda family, **more: hf_config.to_config(SHORT | {"model_type": family} | more)
+    nothing = dict(attn_logit_softcapping=None, final_logit_softcapping=None)
+    assert config("gemma2", **nothing).softcap is None and config("mistral", sliding_window=None).window is None
+    assert config("llama", sliding_window=7).window is None and config("qwen3", sliding_window=7).window is None
+    assert config("qwen2", use_sliding_window=True).window is None  # the first 28 layers see all
+    assert config("qwen2", use_sliding_window=True, max_window_layers=0, sliding_window=9).window == 9
+    assert config("gemma3_text", _sliding_window_pattern=3).global_every == 3 and config("gemma2", sliding_window_size=4096).window == 4096
+    for family, more, part in (
+        ("qwen2", dict(use_sliding_window=True, max_window_layers=1), "no regular pattern"), ("gemma2", dict(sliding_window_size=9), "twice"),
+        ("gemma3_text", dict(rope_parameters={"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2}}), "local layers by 'linear'"),
+        ("llama", dict(_wobble=1), "_wobble = 1"), ("smollm3", {}, "'smollm3'"), ("phi3", dict(attention_bias=True), "attention_bias = True"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=part):
+            config(family, **more)
+
+
+@pytest.mark.parametrize("name", ("rope_beta_fast", "rope_beta_slow", "rope_attention_factor"))
+def test_what_yarn_divides_and_multiplies_by_is_above_0(name):
+    with pytest.raises(UserError, match=f"model.{name} = 0"):
+        LlamaConfig(**{name: 0.0})
 
 
 def test_older_and_newer_ways_of_writing_positions_agree(tmp_path):
@@ -192,3 +265,10 @@ def test_damaged_llama2c_files_are_one_line(tmp_path):
         file.write_bytes(data)
         with pytest.raises(UserError):
             llama2c.read_tokenizer(file, size)
+
+
+def test_a_width_of_640_is_no_pickle(tmp_path):
+    sizes, file = (640, 32, 1, 10, 10, 300, 8), tmp_path / "m.bin"
+    n_weights = 300 * 640 + 3 * 640 + 4 * 640 * 640 + 3 * 640 * 32 + 8 * 64
+    file.write_bytes(llama2c.HEADER.pack(*sizes) + bytes(4 * n_weights))
+    assert file.read_bytes()[:2] == b"\x80\x02" and llama2c.read(file)[0].d_model == 640

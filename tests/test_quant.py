@@ -100,6 +100,15 @@ def test_the_report_counts_bytes_padding_and_errors():
     assert "2×36×80 (+28)" in text and text.splitlines()[-1].split()[0] == "all"
 
 
+def test_a_square_table_is_compared_as_the_table_it_is():
+    params = {"embed": jnp.asarray(np.random.default_rng(0).normal(size=(64, 64)), jnp.float32)}
+    as_table, as_matrix = [Rule("embed", "int8", table=True)], [Rule("embed", "int8")]
+    for given, said in (("int8", "int8"), (as_table, as_table), (as_matrix, as_matrix)):
+        assert compare(params, quantize_tree(params, given), said)[0].error < 0.02
+    with pytest.raises(UserError, match="give compare the rules"):
+        compare({"embed": jnp.ones((64, 32))}, quantize_tree({"embed": jnp.ones((64, 32))}, as_matrix))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("format", ["q4_k", *(pytest.param(format, marks=pytest.mark.slow) for format in ("int8", "int4a_g32"))])
 def test_a_quantized_gpt_is_the_gpt_of_its_rounded_weights(format, name):

@@ -8,7 +8,7 @@ Every number in the file is a claim. A count is compared with the bytes that so 
 for them; every length with the file's end; tensors must lie inside the file, apart from one another, and where alignment wants
 them. Strings of a long array are found, and become text only when asked for, so a hostile file costs no more memory than it has bytes.
 
-Leaves out: big-endian files, version 1, writing (`gguf_write.py`), what the tensors mean (`gguf_model.py`).
+Leaves out: big-endian files, version 1, writing, what the tensors mean.
 """
 
 import mmap
@@ -54,8 +54,8 @@ class TensorInfo(NamedTuple):
 class Strings(Sequence):
     """A long array of strings as the file has it: `strings[i]` is made when asked for."""
 
-    def __init__(self, data, starts: array, ends: int):
-        self._data, self._starts, self._end = data, starts, ends
+    def __init__(self, data, starts: array):
+        self._data, self._starts = data, starts
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -218,7 +218,7 @@ def _array(reader: _Reader, what: str):
         starts[i] = at + 8
         at += 8 + length
     reader.at = at
-    return Strings(data, starts, at)
+    return Strings(data, starts)
 
 
 def _tensor_info(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:

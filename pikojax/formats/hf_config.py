@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pikojax.config import UserError, require
 from pikojax.llama_config import LlamaConfig
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "smollm3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
 NEUTRAL = {
     "_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache", "model_type", "initializer_range",
     "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "residual_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
@@ -26,135 +26,199 @@ NEUTRAL = {
     "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
     "suppress_tokens", "begin_suppress_tokens", "tf_legacy_loss", "cache_implementation", "use_mrope", "_attn_implementation",
     "attn_implementation", "_attn_implementation_autoset", "mlp_layer_types", "base_model_tp_plan", "kv_cache_dtype", "is_encoder_decoder",
+    "is_llama_config", "transformers.js_config", "neftune_noise_alpha",
 }  # fmt: skip
 WITHOUT_MEANING = (None, False, [], {}, "", 0)
+# What a family has where the field is absent: sliding_window, num_key_value_heads, head_dim, both softcaps.
+WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), 4096)
+HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4}
+WIDTHS = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
+SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
 
 
 def to_config(raw: Mapping) -> LlamaConfig:
     """Raises UserError for what this file does not know."""
-    family = raw.get("model_type")
-    require(family in FAMILIES, f"config.json is of the architecture {family!r}; there are: {', '.join(FAMILIES)}")
     fields = _Fields(raw)
+    family = fields.text("model_type")
+    require(family in FAMILIES, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(FAMILIES)}")
     gemma = family.startswith("gemma")
-    n_heads, d_model = fields.whole("num_attention_heads"), fields.whole("hidden_size")
-    n_layers, window = fields.whole("num_hidden_layers"), fields.take("sliding_window")
+    n_heads, d_model = fields.needed("num_attention_heads"), fields.needed("hidden_size")
+    cap_scores, cap_logits = SOFTCAPS.get(family, (None, None))
+    biased = family in ("llama", "qwen3", "gemma2", "gemma3_text") and fields.flag("attention_bias", False)
     values = dict(
         d_model=d_model,
-        n_layers=n_layers,
+        n_layers=fields.needed("num_hidden_layers", most=4096),
         n_heads=n_heads,
-        n_kv_heads=fields.take("num_key_value_heads", n_heads),
-        d_head=fields.take("head_dim") or d_model // n_heads,
-        d_hidden=fields.whole("intermediate_size"),
-        vocab_size=fields.whole("vocab_size"),
-        context=fields.whole("max_position_embeddings"),
-        norm_eps=fields.take("rms_norm_eps", 1e-6),
-        tie=bool(fields.take("tie_word_embeddings", gemma)),
-        qkv_bias=bool(fields.take("attention_bias", False)) or family == "qwen2",
-        out_bias=bool(raw.get("attention_bias", False)) and family != "qwen2",
-        mlp_bias=bool(fields.take("mlp_bias", False)),
+        n_kv_heads=fields.whole("num_key_value_heads", HEADS_KV.get(family)) or n_heads,
+        d_head=fields.whole("head_dim", WIDTHS.get(family)) or d_model // n_heads,
+        d_hidden=fields.needed("intermediate_size"),
+        vocab_size=fields.needed("vocab_size"),
+        context=fields.needed("max_position_embeddings"),
+        norm_eps=fields.number("rms_norm_eps") or (1e-5 if family == "phi3" else 1e-6),
+        tie=fields.flag("tie_word_embeddings", gemma),
+        qkv_bias=biased or family == "qwen2",
+        out_bias=biased,
+        mlp_bias=family == "llama" and fields.flag("mlp_bias", False),
         qk_norm=family in ("qwen3", "gemma3_text"),
         post_norms=gemma,
         embed_scale=math.sqrt(d_model) if gemma else 1.0,
-        activation=_activation(fields.take("hidden_activation") or fields.take("hidden_act", "gelu_pytorch_tanh" if gemma else "silu")),
-        attention_softcap=fields.take("attn_logit_softcapping"),
-        softcap=fields.take("final_logit_softcapping"),
-        rope_fraction=fields.take("partial_rotary_factor", 1.0),
+        activation=_activation(fields, gemma),
+        attention_softcap=fields.number("attn_logit_softcapping", cap_scores),
+        softcap=fields.number("final_logit_softcapping", cap_logits),
+        rope_fraction=fields.number("partial_rotary_factor") or 1.0,
     )
-    fields.take("hidden_act")
-    if gemma:
-        values["attention_scale"] = fields.take("query_pre_attn_scalar", values["d_head"]) ** -0.5
-    values |= _layers(fields, family, n_layers, window) | _rope(fields, family, values["context"])
+    if gemma and (scalar := fields.number("query_pre_attn_scalar", 256)) is not None:
+        values["attention_scale"] = scalar**-0.5
+    values |= _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
     fields.done()
     return LlamaConfig(**values)
 
 
 class _Fields:
-    """Fields of a config.json, each to be taken once; what is left must mean nothing."""
+    """Fields of a config.json, or of an object inside it, each checked when taken; what is left must mean nothing. An absent field is its
+    default; a null stays None."""
 
-    def __init__(self, raw: Mapping):
-        self.raw, self.left = raw, set(raw) - NEUTRAL
+    def __init__(self, raw: Mapping, prefix: str = ""):
+        self.raw, self.left, self.prefix = raw, set(raw) - NEUTRAL, prefix
 
-    def take(self, name: str, default=None):
+    def _take(self, name: str, default, good, wanted: str):
         self.left.discard(name)
-        value = self.raw.get(name)
-        return default if value is None else value
-
-    def whole(self, name: str) -> int:
-        value = self.take(name)
-        require(type(value) is int and value > 0, f"config.json has {name} = {value!r}; wanted a whole number above 0")
+        value = self.raw.get(name, default)
+        require(value is None or good(value), f"config.json has {self.prefix}{name} = {_short(value)}; wanted {wanted}")
         return value
 
+    def whole(self, name: str, default: int | None = None, most: int = 1 << 24, least: int = 1) -> int | None:
+        good = lambda value: type(value) is int and least <= value <= most
+        return self._take(name, default, good, f"a whole number from {least} to {most:,}")
+
+    def needed(self, name: str, most: int = 1 << 24) -> int:
+        value = self.whole(name, most=most)
+        require(value is not None, f"config.json has {name} = None; wanted a whole number from 1 to {most:,}")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float | None:
+        good = lambda value: type(value) in (int, float) and 0 < value < 1e12
+        return self._take(name, default, good, "a number above 0, below 1e12")
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._take(name, default, lambda value: isinstance(value, bool), "true or false")
+        return default if value is None else value
+
+    def text(self, name: str) -> str | None:
+        return self._take(name, None, lambda value: isinstance(value, str), "text")
+
+    def mapping(self, name: str) -> Mapping | None:
+        return self._take(name, None, lambda value: isinstance(value, Mapping), "an object")
+
+    def list_of(self, name: str) -> list | None:
+        return self._take(name, None, lambda value: isinstance(value, list), "a list")
+
     def done(self) -> None:
-        unknown = sorted(name for name in self.left if self.raw[name] not in WITHOUT_MEANING and not name.startswith("_"))
+        unknown = sorted(name for name in self.left if self.raw[name] not in WITHOUT_MEANING)
         if unknown:
-            raise UserError(f"config.json has {unknown[0]} = {str(self.raw[unknown[0]])[:60]}, which is not known here and may change what the model says")
+            shown = f"{self.prefix}{_short(unknown[0])} = {_short(self.raw[unknown[0]])}"
+            raise UserError(f"config.json has {shown}, which is not known here and may change what the model says")
 
 
-def _activation(name: str) -> str:
+def _short(value) -> str:
+    return "".join(char if char.isprintable() else "?" for char in str(value)[:40])
+
+
+def _activation(fields: _Fields, gemma: bool) -> str:
+    """Gemma's is `hidden_activation`; the `hidden_act` that stands beside it in the first files was a mistake."""
+    usual = fields.text("hidden_act") or "silu"
+    name = (fields.text("hidden_activation") or "gelu_pytorch_tanh") if gemma else usual
     known = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
-    require(name in known, f"config.json has the activation {name!r}; there are: {', '.join(known)}")
+    require(name in known, f"config.json has the activation {_short(name)!r}; there are: {', '.join(known)}")
     return known[name]
 
 
-def _layers(fields: _Fields, family: str, n_layers: int, window: int | None) -> dict:
-    """Which layers see only a window."""
-    kinds = fields.take("layer_types")
-    pattern, use_window = fields.take("sliding_window_pattern"), fields.take("use_sliding_window", family not in ("qwen2", "qwen3", "smollm3"))
-    first_global = fields.take("max_window_layers", n_layers)
+def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
+    """Which layers see only a window. Llama ignores what is said of windows, Qwen too unless `use_sliding_window` is true."""
+    qwen, gemma = family.startswith("qwen"), family.startswith("gemma")
+    kinds, window = fields.list_of("layer_types"), fields.whole("sliding_window", WINDOWS.get(family))
+    first_local = fields.whole("max_window_layers", 28, least=0)
+    if family == "gemma2":
+        same = fields.whole("sliding_window_size", window)
+        require(
+            same in (None, window),
+            f"config.json has sliding_window = {window} and sliding_window_size = {same}; wanted the same twice",
+        )
+    every = None
+    if gemma:
+        saved, written = fields.whole("_sliding_window_pattern", most=4096), fields.whole("sliding_window_pattern", most=4096)
+        every = written or saved or (2 if family == "gemma2" else 6)
+    if family == "llama" or qwen and not fields.flag("use_sliding_window", False):
+        window = None
     if kinds is not None:
-        require(isinstance(kinds, list) and len(kinds) == n_layers, f"config.json lists layer_types for {len(kinds)} layers, it has {n_layers}")
-        strange = set(map(str, kinds)) - {"full_attention", "sliding_attention"}
-        require(not strange, f"config.json has layers of {', '.join(sorted(strange))}; wanted full_attention or sliding_attention")
+        require(len(kinds) == n_layers, f"config.json lists layer_types for {len(kinds)} layers, it has {n_layers}")
+        strange = [_short(kind) for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+        require(not strange, f"config.json has layers of {', '.join(strange[:1])}; wanted full_attention or sliding_attention")
         local = [kind == "sliding_attention" for kind in kinds]
-    elif pattern is not None or family in ("gemma2", "gemma3_text"):
-        every = pattern or (2 if family == "gemma2" else 6)
+    elif gemma:
         local = [(layer + 1) % every != 0 for layer in range(n_layers)]
-    elif not use_window or window is None:
-        local = [False] * n_layers
     else:
-        require(first_global in (0, n_layers) or family == "mistral", f"config.json has max_window_layers = {first_global} without layer_types; add them")
-        local = [family != "qwen2" or first_global == 0] * n_layers
+        first_local = first_local if qwen and first_local is not None else 0
+        local = [window is not None and layer >= first_local for layer in range(n_layers)]
     if not any(local):
         return {}
-    require(type(window) is int and window > 0, f"config.json has layers with a window and sliding_window = {window!r}; wanted a whole number")
+    require(window is not None, "config.json has layers with a window and no sliding_window that holds; wanted a whole number")
     if all(local):
         return {"window": window}
     every = local.index(False) + 1
-    require(local == [(layer + 1) % every != 0 for layer in range(n_layers)], "config.json mixes local and global layers in no regular pattern, which is not known here")
+    regular = local == [(layer + 1) % every != 0 for layer in range(n_layers)]
+    require(
+        regular,
+        "config.json mixes local and global layers in no regular pattern, which is not known here; wanted every n-th global",
+    )
     return {"window": window, "global_every": every}
 
 
 def _rope(fields: _Fields, family: str, context: int) -> dict:
     """Both ways of saying it: rope_theta with rope_scaling, and the newer rope_parameters."""
-    base, scaling, local_base = fields.take("rope_theta"), fields.take("rope_scaling"), fields.take("rope_local_base_freq")
-    both, original = fields.take("rope_parameters"), fields.take("original_max_position_embeddings")
-    if both is not None and "full_attention" in both:
-        local_base = (both.get("sliding_attention") or {}).get("rope_theta", local_base)
-        both = both["full_attention"]
+    base, scaling, local_base = fields.number("rope_theta"), fields.mapping("rope_scaling"), fields.number("rope_local_base_freq")
+    both, original, name = fields.mapping("rope_parameters"), fields.whole("original_max_position_embeddings"), "rope_scaling."
     if both is not None:
-        base, scaling = both.get("rope_theta", base), both
-    found = {"rope_base": float(base if base is not None else 1e6 if family == "gemma3_text" else 1e4)}
+        scaling, name = both, "rope_parameters."
+    if both is not None and family == "gemma3_text" and "full_attention" in both:
+        halves = _Fields(both, name)
+        scaling, of_local = halves.mapping("full_attention"), halves.mapping("sliding_attention")
+        halves.done()
+        local = _Fields(of_local or {}, name + "sliding_attention.")
+        kind = local.text("rope_type")
+        require(
+            kind in (None, "default"),
+            f"config.json scales positions of local layers by {_short(kind)!r}, which is not known here",
+        )
+        local_base = local.number("rope_theta") or local_base
+        local.done()
+    scaling = _Fields(scaling or {}, name)
+    base = scaling.number("rope_theta") or base
+    found = {"rope_base": float(base or (1e6 if family == "gemma3_text" else 1e4))}
     if family == "gemma3_text":
         found["rope_base_local"] = float(local_base or 1e4)
-    if not scaling:
-        return found
-    scaling = dict(scaling)
-    kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    scaling.pop("type", None)
-    scaling.pop("rope_theta", None)
-    found |= {"rope_fraction": float(scaling.pop("partial_rotary_factor"))} if scaling.get("partial_rotary_factor") is not None else {}
-    scaling.pop("partial_rotary_factor", None)
-    known = {"linear": ("factor",), "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-             "yarn": ("factor", "beta_fast", "beta_slow", "attention_factor", "original_max_position_embeddings", "mscale", "mscale_all_dim", "truncate")}  # fmt: skip
-    if kind == "default":
-        return found
-    require(kind in known, f"config.json scales positions by {kind!r}, which is not known here; there are: {', '.join(known)}")
-    strange = [name for name in scaling if name not in known[kind] and scaling[name] not in WITHOUT_MEANING]
-    strange += [name for name in ("mscale", "mscale_all_dim") if scaling.get(name)] + (["truncate"] if scaling.get("truncate") is False else [])
-    require(not strange, f"config.json scales positions with {', '.join(strange)}, which is not known here")
-    ours = {"factor": "rope_factor", "low_freq_factor": "rope_low_factor", "high_freq_factor": "rope_high_factor", "beta_fast": "rope_beta_fast",
-            "beta_slow": "rope_beta_slow", "attention_factor": "rope_attention_factor", "original_max_position_embeddings": "rope_original_context"}  # fmt: skip
-    found |= {"rope_scaling": kind} | {ours[name]: value for name, value in scaling.items() if name in ours and value is not None}
-    if kind in ("llama3", "yarn"):
-        found.setdefault("rope_original_context", original or context)
+    kind, older = scaling.text("rope_type"), scaling.text("type")
+    found |= _scaled(scaling, kind or older or "default", original or context)
+    if (part := scaling.number("partial_rotary_factor")) is not None:
+        found["rope_fraction"] = float(part)
+    scaling.done()
     return found
+
+
+def _scaled(scaling: _Fields, kind: str, original: int) -> dict:
+    known = ("default", "linear", "llama3", "yarn")
+    require(
+        kind in known, f"config.json scales positions by {_short(kind)!r}, which is not known here; there are: {', '.join(known)}"
+    )
+    if kind == "default":
+        return {}
+    ours = {"factor": "rope_factor"}
+    if kind == "llama3":
+        ours |= {"low_freq_factor": "rope_low_factor", "high_freq_factor": "rope_high_factor"}
+    if kind == "yarn":
+        ours |= {"beta_fast": "rope_beta_fast", "beta_slow": "rope_beta_slow", "attention_factor": "rope_attention_factor"}
+        require(scaling.flag("truncate", True), "config.json scales positions with truncate = false, which is not known here")
+    found = {to: value for name, to in ours.items() if (value := scaling.number(name)) is not None}
+    if kind != "linear":
+        found["rope_original_context"] = scaling.whole("original_max_position_embeddings") or original
+    return {"rope_scaling": kind, **found}

@@ -5,7 +5,7 @@
 Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
-Leaves out: writing (`hf_write.py`), downloads.
+Leaves out: writing, downloads.
 """
 
 import json
@@ -19,6 +19,7 @@ from pikojax.config import UserError, require
 from pikojax.formats import hf_config, safetensors_file
 
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+LARGEST_JSON_BYTES = 64 << 20
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
@@ -29,24 +30,24 @@ def looks_like(path: Path) -> bool:
 
 def read_json(file: Path) -> dict:
     try:
-        data = file.read_bytes()
-        require(len(data) < 64 << 20, f"{file} is {len(data):,} bytes, too large for what it should be; download it again")
-        found = json.loads(data)
+        size = file.stat().st_size
+        found = json.loads(file.read_bytes()) if size < LARGEST_JSON_BYTES else None
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); give a folder with config.json and *.safetensors") from None
     except (ValueError, RecursionError):
         raise UserError(f"{file} is no JSON; download it again") from None
+    require(size < LARGEST_JSON_BYTES, f"{file} is {size:,} bytes, too large for what it should be; download it again")
     require(isinstance(found, dict), f"{file} is no JSON object; download it again")
     return found
 
 
 def read(folder: str | Path, dtype=np.float32):
-    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have."""
+    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have; Gemma's norms are float32 then."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
     source = Weights(folder)
-    params = LAYOUTS.get(raw["model_type"], _llama)(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
+    params = _llama(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
 
@@ -99,8 +100,10 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     gemma = cfg.post_norms
 
     def norm(name: str, width: int) -> dict:
-        scale = cast(source.take(name + ".weight", (width,)))
-        return {"scale": scale + scale.dtype.type(1) if gemma else scale}  # Gemma's files store it less 1
+        scale = source.take(name + ".weight", (width,))
+        if gemma:  # whose files store it less 1; in half precision the sum would be rounded
+            scale = scale.astype(np.float32) + 1
+        return {"scale": cast(scale)}
 
     def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
         made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}
@@ -131,6 +134,3 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     else:
         made["head"] = cast(source.take("lm_head.weight", (cfg.vocab_size, D))).T
     return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
-
-
-LAYOUTS: dict[str, Callable] = {}

@@ -37,7 +37,8 @@ def read(path: str | Path):
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-        refuse_mistakes(path, head)
+        if not looks_like(head):  # 640 channels begin as a pickle does
+            refuse_mistakes(path, head)
         require(head[:4] != LATER, f"{path} is of a later version of llama2.c's format; export it as version 0, its first, or as a Hugging Face folder")
         require(looks_like(head), f"{path} is no llama2.c model; give a .bin that starts with its seven sizes, a .gguf, or a folder")
         require(path.stat().st_size % 4 == 0, f"{path} is cut short or damaged; download it again")

@@ -17,7 +17,7 @@ import numpy as np
 from pikojax.config import UserError
 from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
 
-LONGEST_HEADER_BYTES = 100 << 20
+LONGEST_HEADER_BYTES, SHORT_HEADER_BYTES = 100 << 20, 1 << 20  # a short one may be of anything
 MOST_TENSORS, MOST_DIMENSIONS = 200_000, 8
 DTYPES = {  # of the file → of numpy; BF16 and F8 by ml_dtypes
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
@@ -47,7 +47,8 @@ def read(path: str | Path) -> SafeTensors:
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-            refuse_mistakes(path, head)
+            if head[8:9] != b"{":  # a header of 640 bytes begins as a pickle does
+                refuse_mistakes(path, head)
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); check the path") from None
@@ -67,8 +68,13 @@ def _parse(data) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     length = int.from_bytes(data[:8], "little") if size >= 8 else size
     if size < 8 or not 2 <= length <= min(LONGEST_HEADER_BYTES, size - 8):
         raise _Wrong(f"it claims a header of {length:,} bytes in a file of {size:,}: it is cut short, or no safetensors file")
+    text = data[8 : 8 + length]
+    parts = {"lists and objects": (text.count(b"[") + text.count(b"{"), 15), "commas": (text.count(b","), 5)}
+    for what, (n, least_bytes) in parts.items():  # parsed, each costs many times its bytes; a tensor's line has at least 53
+        if n * least_bytes > length > SHORT_HEADER_BYTES:
+            raise _Wrong(f"its header has {n:,} {what} in {length:,} bytes, which is no list of tensors")
     try:
-        header = json.loads(data[8 : 8 + length].decode(), object_pairs_hook=_once)
+        header = json.loads(text.decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise _Wrong(f"its header is no JSON ({str(error)[:60]})") from None
     if not isinstance(header, dict):
@@ -95,6 +101,8 @@ def _once(pairs: list) -> dict:
 
 
 def _info(name: str, entry, base: int) -> TensorInfo:
+    if not name.isprintable():  # names stand in messages, which are one line
+        raise _Wrong(f"the tensor {name[:60]!r} has a name that cannot be printed")
     what = f"tensor {name[:60]}"
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise _Wrong(f"{what} lacks dtype, shape or data_offsets")
@@ -106,8 +114,11 @@ def _info(name: str, entry, base: int) -> TensorInfo:
         raise _Wrong(f"{what} has a shape or offsets that are no lists of whole numbers")
     dtype = _dtype(kind)
     n_bytes = dtype.itemsize
+    sides = 1  # numpy multiplies them without the zeros
     for n in shape:
-        n_bytes *= n
+        n_bytes, sides = n_bytes * n, sides * max(n, 1)
+    if sides > 1 << 48:
+        raise _Wrong(f"{what} has sides that multiply to {sides:,}, nothing so large is read")
     if offsets[1] - offsets[0] != n_bytes:
         raise _Wrong(f"{what} has {offsets[1] - offsets[0]:,} bytes, its shape {n_bytes:,}")
     return TensorInfo(dtype, tuple(shape), base + offsets[0], n_bytes)

@@ -1,12 +1,14 @@
 """What quantizing a model cost: bytes before and after, and the relative error of each matrix, √(Σ(ŵ − w)² / Σw²)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pikojax.config import require
 from pikojax.qtensor import QTensor, dequantize
-from pikojax.quant.tree import is_qtensor, path_name
+from pikojax.quant.tree import Rule, is_qtensor, path_name, rule_of, rules_for
 
 
 class Line(NamedTuple):
@@ -19,19 +21,26 @@ class Line(NamedTuple):
     n_padded: int  # zeros that fill the last block of each output
 
 
-def compare(params, quantized) -> list[Line]:
-    """One line a parameter."""
+def compare(params, quantized, rules: str | Sequence[Rule] = "int8") -> list[Line]:
+    """One line a parameter. `rules`: what `quantize_tree` was given; of a format's name it only counts that `embed` is a table."""
+    chosen = rules_for(rules) if isinstance(rules, str) else rules
     before = jax.tree_util.tree_leaves_with_path(params)
     after = jax.tree.leaves(quantized, is_leaf=is_qtensor)
-    return [_line(path_name(path), old, new) for (path, old), new in zip(before, after, strict=True)]
+    return [_line(path_name(path), old, new, chosen) for (path, old), new in zip(before, after, strict=True)]
 
 
-def _line(path: str, old, new) -> Line:
+def _line(path: str, old, new, rules: Sequence[Rule]) -> Line:
     if not isinstance(new, QTensor):
         return Line(path, old.shape, str(new.dtype), old.nbytes, new.nbytes, 0.0, 0)
     back = dequantize(new)
-    shape = (*new.stack, *new.shape)
-    old_KN = jnp.asarray(old, jnp.float32) if old.shape == shape else jnp.swapaxes(jnp.asarray(old, jnp.float32), -1, -2)
+    shape, rule = (*new.stack, *new.shape), rule_of(path, rules)
+    old_KN = jnp.asarray(old, jnp.float32)
+    if rule is not None and rule.table:  # the shape alone does not tell: V may be D
+        old_KN = jnp.swapaxes(old_KN, -1, -2)
+    require(
+        old_KN.shape == shape,
+        f"{path} is {old_KN.shape} by the rules, quantized {shape}; give compare the rules of quantize_tree",
+    )
     error = jnp.sqrt(jnp.sum(jnp.square(back - old_KN)) / jnp.maximum(jnp.sum(jnp.square(old_KN)), 1e-30))
     return Line(path, shape, new.format, old.nbytes, new.n_bytes, float(error), new.n_padded)
 

@@ -48,7 +48,7 @@ def quantize_tree(params, rules: str | Sequence[Rule], smallest: int = SMALLEST)
 
     def one(path, leaf):
         name = path_name(path)
-        rule = next((rule for rule in chosen if fnmatch.fnmatchcase(name, rule.pattern)), None)
+        rule = rule_of(name, chosen)
         used.add(rule)
         if rule is None or rule.format is None or isinstance(leaf, QTensor) or not _is_matrix(name, leaf, smallest):
             return leaf
@@ -59,6 +59,11 @@ def quantize_tree(params, rules: str | Sequence[Rule], smallest: int = SMALLEST)
     names = ", ".join(path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_qtensor))
     require(isinstance(rules, str) or not idle, f"no parameter is decided by {', '.join(map(repr, idle))}; the paths are {names}")
     return quantized
+
+
+def rule_of(name: str, rules: Sequence[Rule]) -> Rule | None:
+    """The first that fits."""
+    return next((rule for rule in rules if fnmatch.fnmatchcase(name, rule.pattern)), None)
 
 
 def is_qtensor(leaf) -> bool:
