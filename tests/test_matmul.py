@@ -75,7 +75,7 @@ def as_int8(x):
 # ---------------------------------------------------------------- right
 
 
-@pytest.mark.parametrize("format", [format if format == "q6_k" else pytest.param(format, marks=pytest.mark.slow) for format in EACH])
+@pytest.mark.parametrize("format", EACH)
 def test_tiles_hold_the_same_weights(format):
     for K, N in ((300, 50), (300, 19)):
         _, w = made(format, 1, K, N)
