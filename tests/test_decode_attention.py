@@ -382,3 +382,11 @@ def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
 @pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
 def test_odd_shapes_run_clean_under_the_sanitizers(path, sanitizer, tmp_path):
     assert "worst error" in sanitized.run("attention_check.cc", path, sanitizer, tmp_path)
+
+
+@pytest.mark.parametrize("slots, rows, most", [(64, 17, 16), (8, 9, 8)])
+def test_more_rows_than_a_decode_step_has_are_not_measured(slots, rows, most):
+    from pikojax.kernels.measure_attention import measure
+
+    with pytest.raises(UserError, match=f"--rows {rows}; give at most {most}"):
+        measure("int8", slots, rows, 4, 2, 64)

@@ -18,7 +18,7 @@ import numpy as np
 
 from pikojax.config import require
 from pikojax.kernels import dispatch
-from pikojax.kernels.decode_attention import MASKED, decode_attention, reference
+from pikojax.kernels.decode_attention import MASKED, MOST_ROWS, decode_attention, reference
 from pikojax.kernels.kv_formats import FORMATS, OF_CACHE, QuantizedKV, dequantize_kv, quantize_kv
 from pikojax.native import cpu
 from pikojax.native.bandwidth import default_buffer_bytes, read_bandwidth_gb_per_s
@@ -43,7 +43,8 @@ def measure(
     """One batch row with `slots` filled, the last `rows` of them by the new tokens."""
     for name, value in (("slots", slots), ("rows", rows), ("heads", heads), ("kv-heads", kv_heads), ("width", width)):
         require(value >= 1, f"--{name} {value}; give 1 or more")
-    require(heads % kv_heads == 0, f"--heads {heads} is no multiple of --kv-heads {kv_heads}")
+    require(heads % kv_heads == 0, f"--heads {heads} is no multiple of --kv-heads {kv_heads}; change one of them")
+    require(rows <= min(slots, MOST_ROWS), f"--rows {rows}; give at most {min(slots, MOST_ROWS)}: each has a slot, and more than {MOST_ROWS} are a prompt")
     require(cache in CACHES, f"--cache {cache}; choose from {', '.join(CACHES)}")
     threads = cpu.cores() if threads is None else threads
     buffer_bytes = default_buffer_bytes() if buffer_bytes is None else buffer_bytes

@@ -1,4 +1,4 @@
-// The float32 matrix product C[M, N] = A[M, K] · B[K, N], near the processor's peak.
+// The float32 matrix product C[M, N] = A[M, K] · B[K, N], blocked for the caches.
 //
 // C is cut into blocks, one a task. For each, K goes in steps: a step's part of A and B is packed (gemm_pack.h), which leaves it in
 // the second-level cache and makes every read below consecutive; then tiles of kRows × kColumns sums, held in registers, run down the
