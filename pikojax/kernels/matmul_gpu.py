@@ -75,13 +75,6 @@ def matmul(
     return y.astype(x.dtype).reshape(*x.shape[:-1], N)
 
 
-def reference(x, w: QTensor, layer=None):
-    """The same from weights that are dequantized first."""
-    if layer is not None:
-        w = jax.tree.map(lambda leaf: leaf[layer], w)
-    return jnp.dot(x.astype(jnp.float32), dequantize(w), precision="highest").astype(x.dtype)
-
-
 # ---------------------------------------------------------------- XLA's fusion
 
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from pikojax.kernels import mosaic
-from pikojax.qtensor import FORMATS, QTensor, dequantize
+from pikojax.qtensor import FORMATS, QTensor
 from pikojax.qtensor.own import unpack4
 
 TILE_N, BLOCK_K = 128, 256  # outputs and inputs are padded to multiples of these; their rows then start at multiples of 16 bytes
@@ -46,13 +46,6 @@ def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int,
     if known is None or known.gguf or known.name == "nf4":
         return f"the Hopper kernels read int8 and int4 weights of our own formats, not {format!r}"
     return None
-
-
-def reference(x, w: QTensor, layer=None):
-    """The same from dequantized weights."""
-    if layer is not None:
-        w = jax.tree.map(lambda leaf: leaf[layer], w)
-    return jnp.dot(x.astype(jnp.float32), dequantize(w), precision="highest").astype(x.dtype)
 
 
 # ---------------------------------------------------------------- weights

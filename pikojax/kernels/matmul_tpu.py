@@ -15,7 +15,7 @@ import jax.experimental.pallas as pl
 import jax.experimental.pallas.tpu as pltpu
 import jax.numpy as jnp
 
-from pikojax.qtensor import FORMATS, QTensor, dequantize
+from pikojax.qtensor import FORMATS, QTensor
 from pikojax.qtensor.own import unpack4
 
 TILE_M, TILE_N, TILE_K = 256, 256, 256
@@ -30,13 +30,6 @@ def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int,
     if known is None or known.gguf or known.name == "nf4":
         return f"the TPU kernel reads int8 and int4 weights of our own formats, not {format!r}"
     return None
-
-
-def reference(x, w: QTensor, layer=None):
-    """The same from weights that are dequantized first."""
-    if layer is not None:
-        w = jax.tree.map(lambda leaf: leaf[layer], w)
-    return jnp.dot(x.astype(jnp.float32), dequantize(w), precision="highest").astype(x.dtype)
 
 
 def prepare(w: QTensor) -> QTensor:
