@@ -95,6 +95,26 @@ def test_threads_fill_a_map_together():
 
 
 @needs_compiler
+def test_a_page_s_sizes_live_until_they_are_read():
+    """Other threads run as soon as the call begins: were the array gone, theirs would stand in its place."""
+    from pikojax.text.char_map import CharMap
+
+    class OthersRunFirst:
+        def __init__(self, library):
+            self.library = library
+
+        def __getattr__(self, name):
+            function = getattr(self.library, name)
+            others = []
+            return lambda *arguments: (others.extend(np.full(256, 7, np.int8) for _ in range(50)), function(*arguments))[1]
+
+    upper = CharMap(str.upper, lambda old, new: False)
+    upper._library = OthersRunFirst(upper._library)
+    text = "".join(map(chr, range(0x100, 0x600)))
+    assert upper(text.encode()).decode() == text.upper()
+
+
+@needs_compiler
 def test_a_table_that_points_at_itself_is_left_to_python():
     units = np.arange(256, dtype="<u4") << 10 | np.where(np.arange(256) < 128, 0, np.arange(256)).astype("<u4")  # all bytes lead everywhere
     table = base64.b64encode(np.array([1024], "<u4").tobytes() + units.tobytes() + b"x\0").decode()

@@ -90,8 +90,8 @@ class CharMap:
         ]
         sizes = [-2 if old and size == -1 and self.is_complex(old, old) else size for old, size in zip(chars, sizes, strict=True)]
         joined = b"".join(text for text, size in zip(texts, sizes, strict=True) if size >= 0)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        if self._library.pikojax_text_map_page(self._handle, page, np.array(sizes, np.int8).ctypes.data, joined, error):
+        array, error = np.array(sizes, np.int8), ctypes.create_string_buffer(ERROR_SIZE)  # held by a name: a pointer alone keeps nothing alive
+        if self._library.pikojax_text_map_page(self._handle, page, array.ctypes.data, joined, error):
             raise NativeError(error.value.decode(errors="replace"))
 
     def _complex(self, data: bytes, spans: np.ndarray) -> list[bytes]:
