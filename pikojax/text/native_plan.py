@@ -46,10 +46,17 @@ def read(tree: dict, banned: frozenset[int] = frozenset()) -> tuple[Setup, list,
     marked = _normalizer(normalizer, steps.normalize)
     marked = _pre_tokenizer(pre_tokenizer, marked, setup, keep, steps.prepare)
     if marked:
+        if steps.normalize and steps.normalize[-1] is _mark_spaces and not steps.prepare and not _looks_between(tree):
+            steps.normalize.pop()  # " " → "▁" → " "
         steps.prepare.append(lambda data, at_start: data if data.isascii() else data.replace(MARK, b" "))
         setup.alphabet = MARKED
     set_model({name: value for name, value in tree["model"].items() if value is not None}, banned, setup, keep)
     return setup, keep, steps
+
+
+def _looks_between(tree: dict) -> bool:
+    """Whether some added token is looked for in normalized text."""
+    return any(token.get("normalized") is not False for token in tree.get("added_tokens") or ())
 
 
 def _keeps_the_start(part: dict) -> bool:
@@ -150,10 +157,16 @@ def _replace(part: dict) -> Callable[[bytes], bytes]:
     pattern, content = part["pattern"], part.get("content", "").encode()
     if isinstance(pattern, dict) and pattern.get("String"):
         old = pattern["String"].encode()
+        if (old, content) == (b" ", MARK):
+            return _mark_spaces
         return lambda data: data.replace(old, content)
     if pattern == {"Regex": " {2,}"}:
         return lambda data: re.sub(rb" {2,}", lambda _: content, data) if b"  " in data else data
     return _by_oracle(part)
+
+
+def _mark_spaces(data: bytes) -> bytes:
+    return data.replace(b" ", MARK)
 
 
 _JOINS = {0x200C, 0x200D, 0xE33, 0xEB3, 0xFF9E, 0xFF9F, 0xD, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)}
