@@ -19,6 +19,7 @@ from pikojax.text.models import SENTENCEPIECE
 from pikojax.text.native import Finder, NativeEncoder, NativeError, plan
 
 LEAST_TO_SHARE = 1 << 16  # characters; below, starting threads costs more than they save
+SHARES_A_THREAD = 8  # small enough that none waits long for another, and that the next one takes the memory of the last
 
 
 class Fast:
@@ -40,7 +41,7 @@ class Fast:
         if len(shares) == 1:
             return self._encode(texts, plain, threads)
         found: list[np.ndarray | None] = [None] * len(texts)
-        with ThreadPoolExecutor(len(shares)) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             for share, encoded in zip(shares, pool.map(lambda share: self._encode([texts[i] for i in share], plain, 1), shares), strict=True):
                 for i, ids in zip(share, encoded, strict=True):
                     found[i] = ids
@@ -140,13 +141,14 @@ class Fast:
 
 
 def shared_out(lengths: Sequence[int], threads: int) -> list[list[int]]:
-    """Texts in shares of about the same length, one a thread: the longest first, each to the smallest share. One share of all of
-    them where a text is so long that it had better be cut."""
+    """Texts in shares of about the same length, some for each thread, as not all text is equally hard: the longest first, each to the
+    smallest share. One share of all of them where a text is so long that it had better be cut."""
     total, threads = sum(lengths), min(threads, len(lengths))
     if threads < 2 or total < LEAST_TO_SHARE or max(lengths) > total / threads:
         return [list(range(len(lengths)))]
-    shares: list[list[int]] = [[] for _ in range(threads)]
-    loads = [0] * threads
+    n_shares = min(len(lengths), max(threads, min(SHARES_A_THREAD * threads, total // LEAST_TO_SHARE)))
+    shares: list[list[int]] = [[] for _ in range(n_shares)]
+    loads = [0] * n_shares
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         least = loads.index(min(loads))
         shares[least].append(i)
