@@ -5,7 +5,10 @@
 // order (groups in order, multiply-add) whatever rows stand beside it and however the work is shared: its result has the same bits.
 // Threads share tiles and blocks of rows, never K. Leaves out: everything of XLA's (matmul.cc), and how tiles are made.
 #pragma once
+#include <array>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "matmul_activations.h"
 #include "matmul_formats.h"
@@ -13,7 +16,7 @@
 constexpr int kRows = 64;           // in a block, at most: sums of two tiles take 8 KB, and a group's activations 2 KB
 constexpr int kFewRows = 8;         // up to here one tile at a time is read, as one stream from end to end
 constexpr size_t kAhead = 8192;     // bytes that are asked for before they are needed
-constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time
+constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time; few rows claim long stretches first (stretches)
 
 struct Problem {
   size_t m, k, n;
@@ -113,7 +116,58 @@ void multiply_tiles(const Problem& p, const uint8_t* tiles, const Activations& x
   }
 }
 
-// What differs between formats: how many bytes, which sums of the activations, and the two loops.
+// sums[row][16] = the products of kR rows with one tile, which is read once from end to end: the sums stay in registers. The same
+// steps in the same order as in add_group. What comes next is asked for by the line, scales and codes alike, as it lies in memory.
+template <typename Codes, typename Scales, int kR>
+void multiply_few(const Problem& p, const uint8_t* tile, const Activations& x, float* sums) {
+  constexpr int kHalves = Scales::kByHalves ? 2 : 1;
+  const size_t groups = p.block_groups, head = Scales::bytes(groups), stride = Codes::kBytes + head / groups;
+  for (int part = 0; part < kParts; ++part) {
+    Floats total[kR] = {};
+    const int8_t* four = x.codes;
+    const int32_t* sums_at = x.sums;
+    const float* scales_at = x.scales;
+    const uint8_t *block_at = tile, *ahead = tile + kAhead;
+    for (size_t block = 0; block < p.blocks; ++block) {
+      const uint8_t* codes_at = block_at + head;
+      for (size_t inner = 0; inner < groups; ++inner, codes_at += Codes::kBytes) {
+        for (const uint8_t* until = block_at + kAhead + (inner + 1) * stride; ahead < until; ahead += 64) prefetch(ahead);
+        Bytes codes[8];
+        Codes::unpack(codes_at + part * kPartBytes, codes);
+#pragma GCC unroll 2
+        for (int half = 0; half < kHalves; ++half) {
+          const Floats scale = Scales::scale(block_at, part, inner, groups, half);
+#pragma GCC unroll 8
+          for (int r = 0; r < kR; ++r) {
+            Ints dots[2] = {Scales::kHasMins ? Ints{} : all_lanes(sums_at[half * kR + r]), Ints{}};  // two, as each waits for its last step
+#pragma GCC unroll 8
+            for (int v = half * 4; v < (kHalves == 2 ? half * 4 + 4 : 8); ++v) {
+              const int32_t four_of_row = load_four(four + r * kGroup + 4 * v);
+              dots[v % 2] = Codes::kWide ? dot_wide(dots[v % 2], codes[v], four_of_row) : dot(dots[v % 2], codes[v], four_of_row);
+            }
+            total[r] = multiply_add(to_float(dots[0] + dots[1]), scale * all_lanes(scales_at[r]), total[r]);
+          }
+        }
+        if (Scales::kHasMins) {
+          const Floats min = Scales::min(block_at, part, inner, groups);
+#pragma GCC unroll 8
+          for (int r = 0; r < kR; ++r) {
+            float scaled_sum;
+            std::memcpy(&scaled_sum, sums_at + r, 4);
+            total[r] = multiply_add(min, all_lanes(scaled_sum), total[r]);
+          }
+        }
+        four += kR * kGroup, sums_at += kR * kHalves, scales_at += kR;
+      }
+      block_at = codes_at;
+    }
+    for (int r = 0; r < kR; ++r) store(sums + r * kTile + part * kLanes, total[r]);
+  }
+}
+
+using Multiply = void (*)(const Problem&, const uint8_t* tiles, const Activations&, float* sums);
+
+// What differs between formats: how many bytes, which sums of the activations, and the loops.
 struct Format {
   std::string_view name;
   size_t block_weights;  // 0: all of K is one block
@@ -121,16 +175,22 @@ struct Format {
   size_t (*scale_bytes)(size_t block_groups);
   Sums sums;
   int zero;
-  void (*one_tile)(const Problem&, const uint8_t*, const Activations&, float*);
-  void (*two_tiles)(const Problem&, const uint8_t*, const Activations&, float*);
+  std::array<Multiply, kFewRows> few;  // [rows - 1], one tile
+  Multiply one_tile, two_tiles;        // any number of rows
 };
+
+template <typename Codes, typename Scales, int... kR>
+constexpr std::array<Multiply, kFewRows> for_few_rows(std::integer_sequence<int, kR...>) {
+  return {multiply_few<Codes, Scales, kR + 1>...};
+}
 
 template <typename Codes, typename Scales>
 constexpr Format format(std::string_view name, size_t block_weights) {
   const Sums sums = Scales::kHasMins ? Sums::kScaled : Scales::kByHalves ? Sums::kNegatedZeroByHalves : Sums::kNegatedZero;
   const int zero = Codes::kWide && kWideIsCentred ? 0 : Codes::kZero;
-  return {name, block_weights, Codes::kBytes, Scales::bytes, sums, zero, multiply_tiles<Codes, Scales, 1>,
-          multiply_tiles<Codes, Scales, 2>};
+  return {name, block_weights, Codes::kBytes, Scales::bytes, sums, zero,
+          for_few_rows<Codes, Scales>(std::make_integer_sequence<int, kFewRows>()),
+          multiply_tiles<Codes, Scales, 1>, multiply_tiles<Codes, Scales, 2>};
 }
 
 inline const Format* find_format(std::string_view name) {
@@ -177,7 +237,8 @@ inline void multiply_range(const Format& format, const Problem& p, size_t row_bl
   float* out = p.out + row_block * kRows * p.n;
   for (size_t tile = begin; tile < end;) {
     const size_t tiles = x.rows > kFewRows && tile + 2 <= end ? 2 : 1;
-    (tiles == 2 ? format.two_tiles : format.one_tile)(p, p.tiles + tile * bytes, x, sums);
+    const Multiply multiply = x.rows <= kFewRows ? format.few[x.rows - 1] : tiles == 2 ? format.two_tiles : format.one_tile;
+    multiply(p, p.tiles + tile * bytes, x, sums);
     const size_t first = tile * kTile, count = std::min<size_t>(tiles * kTile, p.n - first);
     for (int row = 0; row < x.rows; ++row)
       std::memcpy(out + row * p.n + first, sums + row * tiles * kTile, count * sizeof(float));
@@ -187,9 +248,21 @@ inline void multiply_range(const Format& format, const Problem& p, size_t row_bl
 
 inline size_t scratch_bytes(const Problem& p) { return p.row_blocks() * activation_bytes(std::min<size_t>(p.m, kRows), p.groups()); }
 
-// The whole product. `parallel(chunks, run)` calls run(chunk) for each chunk, on whatever threads; `scratch` holds scratch_bytes.
+// Where stretches of tiles begin and end, for threads that read memory once from end to end: long ones first, for whenever a thread
+// begins somewhere else its stream of reads has to gather way again, and short ones last, so that no thread waits long for another.
+inline std::vector<size_t> stretches(size_t tiles, size_t bytes_of_tile, int threads) {
+  const size_t least = std::max<size_t>(kChunkBytes / std::max<size_t>(bytes_of_tile, 1), 1);
+  std::vector<size_t> bounds = {0};
+  while (bounds.back() < tiles) {
+    const size_t left = tiles - bounds.back();
+    bounds.push_back(bounds.back() + std::min(left, std::max(least, left / (2 * (size_t)std::max(threads, 1)))));
+  }
+  return bounds;
+}
+
+// The whole product. `parallel(chunks, run)` calls run(chunk) for each chunk, on `threads` threads; `scratch` holds scratch_bytes.
 template <typename Parallel>
-void multiply(const Format& format, const Problem& p, uint8_t* scratch, const Parallel& parallel) {
+void multiply(const Format& format, const Problem& p, uint8_t* scratch, int threads, const Parallel& parallel) {
   if (p.m == 0 || p.n == 0) return;
   const size_t groups = p.groups(), row_blocks = p.row_blocks();
   const size_t stride = activation_bytes(std::min<size_t>(p.m, kRows), groups);
@@ -198,17 +271,18 @@ void multiply(const Format& format, const Problem& p, uint8_t* scratch, const Pa
     const size_t row_block = row / kRows;
     quantize_row(p.x + row * p.k, p.k, groups, format.sums, format.zero, activations(row_block), (int)(row % kRows));
   };
+  const size_t tiles = p.n_tiles();
   if (p.m <= kFewRows) {
     for (size_t row = 0; row < p.m; ++row) quantize(row);  // sooner done than shared
-  } else {
-    constexpr size_t kRowsOfChunk = 4;
-    parallel((int64_t)((p.m + kRowsOfChunk - 1) / kRowsOfChunk), [&](int64_t chunk) {
-      for (size_t row = chunk * kRowsOfChunk; row < std::min((chunk + 1) * kRowsOfChunk, p.m); ++row) quantize(row);
-    });
+    const std::vector<size_t> bounds = stretches(tiles, tile_bytes(format, p), threads);
+    parallel((int64_t)bounds.size() - 1, [&](int64_t i) { multiply_range(format, p, 0, activations(0), bounds[i], bounds[i + 1]); });
+    return;
   }
-  const size_t tiles = p.n_tiles();
-  size_t tiles_of_chunk = std::max<size_t>(kChunkBytes / std::max<size_t>(tile_bytes(format, p), 1), 1);
-  if (p.m > kFewRows) tiles_of_chunk = round_up(tiles_of_chunk, 2);
+  constexpr size_t kRowsOfChunk = 4;
+  parallel((int64_t)((p.m + kRowsOfChunk - 1) / kRowsOfChunk), [&](int64_t chunk) {
+    for (size_t row = chunk * kRowsOfChunk; row < std::min((chunk + 1) * kRowsOfChunk, p.m); ++row) quantize(row);
+  });
+  const size_t tiles_of_chunk = round_up(std::max<size_t>(kChunkBytes / std::max<size_t>(tile_bytes(format, p), 1), 1), 2);
   const size_t chunks_of_block = (tiles + tiles_of_chunk - 1) / tiles_of_chunk;
   parallel((int64_t)(row_blocks * chunks_of_block), [&](int64_t chunk) {
     const size_t row_block = chunk / chunks_of_block, begin = chunk % chunks_of_block * tiles_of_chunk;

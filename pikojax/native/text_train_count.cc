@@ -183,7 +183,7 @@ PIKOJAX_EXPORT void pikojax_counter_size(const Counter* counter, int by_caller, 
 }
 PIKOJAX_EXPORT void pikojax_counter_read(const Counter* counter, int by_caller, char* data, uint64_t* offsets, uint64_t* counts) {
   const SpanCounts& spans = by_caller ? counter->by_caller : counter->words;
-  std::memcpy(data, spans.pool.data(), spans.pool.size());
+  if (!spans.pool.empty()) std::memcpy(data, spans.pool.data(), spans.pool.size());  // an empty pool has no address
   offsets[0] = 0;
   for (size_t i = 0; i < spans.entries.size(); ++i) {
     offsets[i + 1] = spans.entries[i].at + spans.entries[i].length;

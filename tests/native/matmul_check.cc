@@ -50,11 +50,11 @@ int main() {
           for (size_t i = 0; i < m * k; ++i) x[i] = (float)(random() % 2001) / 1000 - 1;
           for (size_t i = 0; i < bytes; ++i) tiles[i] = random() & 0x2f;  // any bytes are weights; these have finite scales
           p.x = x.get(), p.tiles = tiles.get(), p.out = out.get();
-          multiply(format, p, scratch.get(), Threads{1});
+          multiply(format, p, scratch.get(), 1, Threads{1});
           for (size_t i = 0; i < m * n; ++i)
             if (!std::isfinite(out[i])) return std::printf("%s %zu %zu %zu: not finite\n", name, m, k, n), 1;
           p.out = again.get();
-          multiply(format, p, scratch.get(), Threads{3});
+          multiply(format, p, scratch.get(), 3, Threads{3});
           if (m * n > 0 && std::memcmp(out.get(), again.get(), m * n * sizeof(float)) != 0)
             return std::printf("%s %zu %zu %zu: another result on three threads\n", name, m, k, n), 1;
         }
