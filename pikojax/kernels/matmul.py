@@ -23,7 +23,7 @@ from pikojax.native.ffi import register
 from pikojax.qtensor import QTensor, dequantize
 from pikojax.qtensor import lookup as canonical_lookup
 
-ROWS_OF_BLOCK, GROUP = 64, 32  # native/matmul_rows16.h's and matmul_activations.h's
+ROWS_OF_BLOCK, GROUP = 96, 32  # native/matmul_rows16.h's and matmul_activations.h's
 
 
 def matmul(x, w, layer=None):

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "simd.h"
+
 constexpr int kGroup = 32;
 
 struct Activations {  // of one block of rows
@@ -32,28 +34,61 @@ inline Activations activations_at(uint8_t* memory, int rows, size_t groups) {
   return {rows, (int8_t*)memory, (float*)scales, (int32_t*)sums};
 }
 
-// 32 floats → 32 integers and their scale. Adding 1.5 · 2^23 rounds to the nearest, ties to even, on every processor alike.
-inline float quantize_group(const float* x, int8_t* codes) {
-  int32_t largest_bits = 0;  // of |x|: as integers they order as the floats do, with infinity and NaN above all
-  for (int i = 0; i < kGroup; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, x + i, 4);
-    largest_bits = std::max(largest_bits, bits & 0x7fffffff);
+constexpr int kVectors = kGroup / kLanes;  // of a group
+using QuarterBytes = int8_t __attribute__((vector_size(kLanes)));
+
+typedef int32_t FourInts __attribute__((vector_size(16)));
+
+struct Fours {  // a vector in fours, to be folded
+  FourInts parts[kLanes / 4];
+  explicit Fours(Ints lanes) { std::memcpy(parts, &lanes, sizeof lanes); }
+};
+
+inline int32_t sum_of_lanes(Ints lanes) {
+  const Fours fours(lanes);
+  FourInts sum = fours.parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) sum += fours.parts[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+inline int32_t largest_lane(Ints lanes) {
+  const Fours fours(lanes);
+  FourInts most = fours.parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) {
+    const FourInts larger = fours.parts[i] > most;
+    most = (fours.parts[i] & larger) | (most & ~larger);
   }
+  return std::max(std::max(most[0], most[1]), std::max(most[2], most[3]));
+}
+
+// 32 floats → 32 integers, their sums by halves, and their scale. Adding 1.5 · 2^23 rounds to the nearest, ties to even, on every
+// processor alike.
+inline float quantize_group(const float* x, int8_t* codes, int32_t (&halves)[2]) {
+  Ints bits_of_largest = {};  // of |x|: as integers they order as the floats do, with infinity and NaN above all
+  for (int v = 0; v < kVectors; ++v) {
+    const Ints bits = load<Ints>(x + v * kLanes) & 0x7fffffff, larger = bits > bits_of_largest;
+    bits_of_largest = (bits & larger) | (bits_of_largest & ~larger);
+  }
+  const int32_t largest_bits = largest_lane(bits_of_largest);
   float largest;
   std::memcpy(&largest, &largest_bits, 4);
   constexpr float kLeast = 1e-35f;  // below it 127 / amax is infinite; such a group counts as zero
+  halves[0] = halves[1] = 0;
   if (!(largest >= kLeast && largest_bits < 0x7f800000)) {
     std::memset(codes, 0, kGroup);
     return largest < kLeast ? 0.0f : __builtin_nanf("");
   }
   const float inverse = 127.0f / largest;
-  for (int i = 0; i < kGroup; ++i) {
-    const float shifted = x[i] * inverse + 12582912.0f;
-    int32_t bits;
-    std::memcpy(&bits, &shifted, 4);
-    codes[i] = (int8_t)(bits - 0x4b400000);
+  Ints sums[2] = {};
+  for (int v = 0; v < kVectors; ++v) {
+    const Floats shifted = load<Floats>(x + v * kLanes) * inverse + 12582912.0f;
+    Ints rounded;
+    std::memcpy(&rounded, &shifted, sizeof rounded);
+    rounded -= 0x4b400000;
+    sums[2 * v / kVectors] += rounded;
+    store(codes + v * kLanes, __builtin_convertvector(rounded, QuarterBytes));
   }
+  for (int half = 0; half < 2; ++half) halves[half] = sum_of_lanes(sums[half]);
   return largest * (1.0f / 127.0f);
 }
 
@@ -68,11 +103,9 @@ inline void quantize_row(const float* x, size_t k, size_t groups, Sums kind, int
       from = padded;
     }
     const size_t at = group * out.rows + row;
-    int8_t* codes = out.codes + at * kGroup;
-    const float scale = quantize_group(from, codes);
+    int32_t halves[2];
+    const float scale = quantize_group(from, out.codes + at * kGroup, halves);
     out.scales[at] = scale;
-    int32_t halves[2] = {0, 0};
-    for (int i = 0; i < kGroup; ++i) halves[i / 16] += codes[i];
     if (kind == Sums::kNegatedZeroByHalves) {
       out.sums[group * 2 * out.rows + row] = -zero * halves[0];
       out.sums[(group * 2 + 1) * out.rows + row] = -zero * halves[1];

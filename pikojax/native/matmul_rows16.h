@@ -13,7 +13,7 @@
 #include "matmul_activations.h"
 #include "matmul_formats.h"
 
-constexpr int kRows = 64;           // in a block, at most: sums of two tiles take 8 KB, and a group's activations 2 KB
+constexpr int kRows = 96;           // in a block, at most: sums of two tiles take 12 KB, and a group's activations 3 KB
 constexpr int kFewRows = 8;         // up to here one tile at a time is read, as one stream from end to end
 constexpr size_t kAhead = 8192;     // bytes that are asked for before they are needed
 constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time; few rows claim long stretches first (stretches)
@@ -40,34 +40,32 @@ inline __attribute__((always_inline)) void add_group(const Bytes (&codes)[kT][8]
   const size_t at = group * x.rows + row;
   const int8_t* four = x.codes + at * kGroup;
   Floats total[kR][kT];
-#pragma GCC unroll 4
-  for (int r = 0; r < kR; ++r)
-#pragma GCC unroll 2
-    for (int t = 0; t < kT; ++t) total[r][t] = load<Floats>(sums + (r * kT + t) * kTile);
 #pragma GCC unroll 2
   for (int half = 0; half < kHalves; ++half) {
     Ints dots[kR][kT];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
       for (int t = 0; t < kT; ++t)
         dots[r][t] = Scales::kHasMins ? Ints{} : all_lanes(x.sums[(group * kHalves + half) * x.rows + row + r]);
 #pragma GCC unroll 8
     for (int v = half * 4; v < (kHalves == 2 ? half * 4 + 4 : 8); ++v)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < kR; ++r) {
         const int32_t four_of_row = load_four(four + r * kGroup + 4 * v);
 #pragma GCC unroll 2
         for (int t = 0; t < kT; ++t)
           dots[r][t] = Codes::kWide ? dot_wide(dots[r][t], codes[t][v], four_of_row) : dot(dots[r][t], codes[t][v], four_of_row);
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
-      for (int t = 0; t < kT; ++t)
-        total[r][t] = multiply_add(to_float(dots[r][t]), scales[t][half] * all_lanes(x.scales[at + r]), total[r][t]);
+      for (int t = 0; t < kT; ++t) {
+        const Floats so_far = half == 0 ? load<Floats>(sums + (r * kT + t) * kTile) : total[r][t];
+        total[r][t] = multiply_add(to_float(dots[r][t]), scales[t][half] * all_lanes(x.scales[at + r]), so_far);
+      }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
     for (int t = 0; t < kT; ++t) {
@@ -106,6 +104,8 @@ void multiply_tiles(const Problem& p, const uint8_t* tiles, const Activations& x
         }
         int row = 0;
         float* at = sums + part * kLanes;
+        for (; row + 6 <= x.rows; row += 6)
+          add_group<Codes, Scales, kT, 6>(codes, scales, mins, x, group, row, at + row * kT * kTile);
         for (; row + 4 <= x.rows; row += 4)
           add_group<Codes, Scales, kT, 4>(codes, scales, mins, x, group, row, at + row * kT * kTile);
         for (; row + 2 <= x.rows; row += 2)
