@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -146,6 +147,22 @@ def test_a_query_that_is_no_number_gives_none_and_leaves_its_neighbours_alone(pa
         want[b, 1, 2] = np.nan
     q_BTHC[2, 0, 1, 0] = bad  # sees nothing: zeros all the same
     np.testing.assert_array_equal(attend(q_BTHC, keys, values, length_B), want)
+
+
+@needs_native
+@pytest.mark.parametrize("of_keys", [True, False])
+@pytest.mark.parametrize("name", [name for name in FORMATS if "int" in name])
+def test_a_cached_scale_that_is_no_number_is_not_lost(path, name, of_keys):
+    q_BTHC, *pair = draw(2, 3, 4, 2, 64, 150)
+    cache = [stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True)]
+    spoiled = cache[1 - of_keys]
+    cache[1 - of_keys] = replace(spoiled, scales=spoiled.scales.at[:, 1, 99, :1].set(jnp.nan))
+    length_B = np.asarray([101, 150], np.int32)  # slot 99 is seen by the last two rows of the first, and by all of the second
+    got, want = (jitted(kernel)(q_BTHC, *cache, length_B) for kernel in (attention.native, attention.reference))
+    assert np.isnan(got[0, 1:, 2:]).any(-1).all() and not np.isnan(got[:, :, :2]).any()
+    assert not np.isnan(got[0, 0]).any()
+    for rows in (got[0, 1:], want[0, 1:]), (got[1], want[1]):  # the reference multiplies what a row does not see by 0, NaN too
+        np.testing.assert_array_equal(*map(np.isnan, rows))
 
 
 @needs_native

@@ -3,7 +3,7 @@
 //                  sum = sum · fade + share · Σ p;   o = o · fade + share · p·v
 // One piece of work is a split (2,048 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
 // all T tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
-// Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on any threads. Leaves out: gradients, dropout, masks of other shapes.
+// Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on `threads` threads. Leaves out: gradients, dropout, masks of other shapes.
 #pragma once
 #include <atomic>
 #include <cmath>
@@ -16,6 +16,7 @@
 #include "attention_float.h"
 #include "attention_int8.h"
 #include "attention_problem.h"
+#include "stretches.h"
 
 namespace attention {
 
@@ -116,19 +117,33 @@ class Attend {
 
   template <int N>
   void rows_at_once(Tiles& tiles, int64_t m, int64_t slot) {
-    alignas(64) float scores[N][kTile], factors[16] = {};
-    Vec totals[N];
+    alignas(64) float scores[N][kTile];
+    Vec most[4], totals[N];
     bool sees_all[N];
     tiles.template scores<N>(m, scores);
     for (int r = 0; r < N; ++r) {
       sees_all[r] = hide_unseen(m + r, slot, scores[r]);
-      const float most = weights_of(scores[r], totals[r]), before = out_.top[m + r], top = std::max(before, most);
-      out_.top[m + r] = top;
-      factors[r] = before - top;
-      factors[4 + r] = most - top;
+      most[r] = load(scores[r]);
+      for (int s = kLanes; s < kTile; s += kLanes) most[r] = max(load(scores[r] + s), most[r]);
     }
-    for (int i = 0; i < 8; i += kLanes) store(factors + i, exp2(load(factors + i)));
-    const float *fade = factors, *share = factors + 4;
+    for (int r = N; r < 4; ++r) most[r] = most[0];
+    alignas(64) float fade[16], tops[4];
+    const float* share = fade + 4;
+    const Four greatest = greatest_of_four(most);
+    Four before = {};
+    std::memcpy(&before, out_.top + m, N * sizeof(float));
+    const Four top = greatest > before ? greatest : before;  // NaN leaves it as it was
+    std::memcpy(out_.top + m, &top, N * sizeof(float));
+    store(tops, greatest);
+    exp2_of_eight(before - top, greatest - top, fade);
+    for (int r = 0; r < N; ++r) {  // scores become weights, the greatest of which is 1
+      totals[r] = Vec{};
+      for (int s = 0; s < kTile; s += kLanes) {
+        const Vec weights = exp2(load(scores[r] + s) - splat(tops[r]));
+        store(scores[r] + s, weights);
+        totals[r] = totals[r] + weights;
+      }
+    }
     for (int r = 0; r < N; ++r) {
       float* sums = sums_ + (m + r) * kLanes;
       store(sums, fma(totals[r], splat(share[r]), load(sums) * splat(fade[r])));
@@ -142,20 +157,6 @@ class Attend {
     for (int64_t s = slot; s < std::min(seen.first, slot + kTile); ++s) scores[s - slot] = kNothing;
     for (int64_t s = std::max(seen.end, slot); s < slot + kTile; ++s) scores[s - slot] = kNothing;
     return seen.first <= slot && slot + kTile <= seen.end;
-  }
-
-  // Scores become weights, the greatest of which is 1. → the greatest score
-  static float weights_of(float* scores, Vec& total) {
-    Vec most = load(scores);
-    for (int s = kLanes; s < kTile; s += kLanes) most = max(load(scores + s), most);
-    const float top = greatest(most);
-    total = Vec{};
-    for (int s = 0; s < kTile; s += kLanes) {
-      const Vec weights = exp2(load(scores + s) - splat(top));
-      store(scores + s, weights);
-      total = total + weights;
-    }
-    return top;
   }
 
   const Problem& p_;
@@ -186,7 +187,7 @@ void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
 }
 
 template <typename Tiles, typename Parallel>
-void attend_with(const Problem& p, const Parallel& parallel) {
+void attend_with(const Problem& p, int threads, const Parallel& parallel) {
   std::vector<Piece> pieces;
   std::vector<int64_t> first_piece;  // of each batch row and kv head
   for (int64_t head = 0; head < p.B * p.G; ++head) {
@@ -204,7 +205,7 @@ void attend_with(const Problem& p, const Parallel& parallel) {
     if (left[head] == 0) merge<Tiles>(p, head / p.G, head % p.G, nullptr, 0);
   }
   std::atomic<bool> failed{false};  // an exception must not leave a thread of the pool
-  parallel(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+  const auto run = [&](size_t i) {
     const Piece piece = pieces[i];
     const int64_t head = piece.b * p.G + piece.g, first = first_piece[head];
     try {
@@ -213,18 +214,22 @@ void attend_with(const Problem& p, const Parallel& parallel) {
       failed = true;
     }
     if (--left[head] == 0) merge<Tiles>(p, piece.b, piece.g, partials.get() + first * floats, first_piece[head + 1] - first);
+  };
+  const std::vector<size_t> bounds = stretches(pieces.size(), 1, threads);
+  parallel(static_cast<int64_t>(bounds.size()) - 1, [&](int64_t stretch) {
+    for (size_t i = bounds[stretch]; i < bounds[stretch + 1]; ++i) run(i);
   });
   if (failed) throw std::bad_alloc();
 }
 
 // Throws std::bad_alloc, and nothing else.
 template <typename Parallel>
-void attend(const Problem& p, const Parallel& parallel) {
+void attend(const Problem& p, int threads, const Parallel& parallel) {
 #if defined(PIKOJAX_ATTENTION_INT8)
   const auto bytes = [](const Store& store) { return store.kind == Kind::int8 || store.kind == Kind::int4; };
-  if (bytes(p.k) && bytes(p.v)) return attend_with<Int8Tiles>(p, parallel);
+  if (bytes(p.k) && bytes(p.v)) return attend_with<Int8Tiles>(p, threads, parallel);
 #endif
-  attend_with<FloatTiles>(p, parallel);
+  attend_with<FloatTiles>(p, threads, parallel);
 }
 
 }  // namespace attention

@@ -6,6 +6,8 @@
 // values of each of 16 slots, and values until it holds four slots of each of 16 columns; keys get an offset to be unsigned.
 // Scales are never negative (w is unsigned). Leaves out: other processors (attention_float.h serves them).
 #pragma once
+#include <limits>
+
 #include "attention_float.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -41,6 +43,7 @@ class Int8Tiles {
   }
 
   void pack(const Tile& tile) {
+    ahead_ = p_.v.data + (tile.at[0] + kAhead) * p_.v.row_bytes, ahead_end_ = ahead_ + kTile * p_.v.row_bytes;
     for (int s = 0; s < kTile; s += 16) {
       for (int64_t column = 0; column < columns_; ++column) pack_keys(tile.at + s, column, keys_ + column * 16 * kTile + s);
     }
@@ -49,11 +52,11 @@ class Int8Tiles {
     }
     pack_scales(p_.k, tile, kscales_);
     pack_scales(p_.v, tile, vscales_);
-    for (int group = 0; group < p_.v.n_scales; ++group) vtops_[group] = share_out(vscales_ + group * kTile, vshares_ + group * kTile);
+    for (int group = 0; group < p_.v.n_scales; ++group) vtops_[group] = share_out(vscales_ + group * kTile, nullptr, vshares_ + group * kTile);
   }
 
   template <int R>
-  void scores(int64_t m, float (*out)[kTile]) const {
+  void scores(int64_t m, float (*out)[kTile]) {
     for (int64_t group = 0; group < groups_; ++group) {
       __m512i sums[R][4];
       for (int r = 0; r < R; ++r) {
@@ -62,6 +65,7 @@ class Int8Tiles {
       for (int64_t quad = group * 8; quad < std::min(group * 8 + 8, (p_.C + 3) / 4); ++quad) {
         for (int j = 0; j < 4; ++j) {
           const __m512i keys = _mm512_load_si512(keys_ + quad * kTile + j * 16);
+          if (ahead_ < ahead_end_) __builtin_prefetch(ahead_, 0, 2), ahead_ += 64;  // keys were while packing: memory is never idle
           for (int r = 0; r < R; ++r) sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], keys, _mm512_set1_epi32(q8_[(m + r) * quads_ + quad]));
         }
       }
@@ -132,6 +136,7 @@ class Int8Tiles {
   }
 
   void pack_keys(const int64_t* at, int64_t column, int32_t* out) const {
+    if (p_.k.kind == Kind::int8 && p_.C - column * 64 >= 64) return pack_whole_keys(at, column, out);
     __m512i rows[16];
     const __m512i flip = _mm512_set1_epi8(p_.k.kind == Kind::int8 ? char(-128) : 0);
     for (int i = 0; i < 16; ++i) {
@@ -141,12 +146,39 @@ class Int8Tiles {
     transpose(rows, out, kTile);
   }
 
+  // The same for 64 values of int8, with half the shuffles: four rows' 16 bytes come into a vector as they are loaded, so that all
+  // that is left to turn is 4 × 4 within its lanes.
+  void pack_whole_keys(const int64_t* at, int64_t column, int32_t* out) const {
+    const uint8_t* rows[16];
+    for (int i = 0; i < 16; ++i) {
+      rows[i] = p_.k.data + at[i] * p_.k.row_bytes + column * 64;
+      __builtin_prefetch(rows[i] + kAhead * p_.k.row_bytes, 0, 2);
+    }
+    const __m512i flip = _mm512_set1_epi8(char(-128));
+    for (int part = 0; part < 4; ++part) {
+      const auto lane = [&](int row) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[row] + part * 16)); };
+      __m512i a[4];
+      for (int i = 0; i < 4; ++i) {
+        a[i] = _mm512_castsi128_si512(lane(i));
+        a[i] = _mm512_inserti32x4(a[i], lane(4 + i), 1);
+        a[i] = _mm512_inserti32x4(a[i], lane(8 + i), 2);
+        a[i] = _mm512_xor_si512(_mm512_inserti32x4(a[i], lane(12 + i), 3), flip);
+      }
+      const __m512i low01 = _mm512_unpacklo_epi32(a[0], a[1]), low23 = _mm512_unpacklo_epi32(a[2], a[3]);
+      const __m512i high01 = _mm512_unpackhi_epi32(a[0], a[1]), high23 = _mm512_unpackhi_epi32(a[2], a[3]);
+      int32_t* to = out + part * 4 * kTile;
+      _mm512_store_si512(to, _mm512_unpacklo_epi64(low01, low23));
+      _mm512_store_si512(to + kTile, _mm512_unpackhi_epi64(low01, low23));
+      _mm512_store_si512(to + 2 * kTile, _mm512_unpacklo_epi64(high01, high23));
+      _mm512_store_si512(to + 3 * kTile, _mm512_unpackhi_epi64(high01, high23));
+    }
+  }
+
   void pack_values(const int64_t* at, int64_t column, int32_t* out) const {
     __m512i rows[4];
     for (int i = 0; i < 4; ++i) {
       rows[i] = values_of(p_.v, at[i], column);
       if (p_.v.kind == Kind::int4) rows[i] = _mm512_sub_epi8(rows[i], _mm512_set1_epi8(8));
-      __builtin_prefetch(p_.v.data + (at[i] + kAhead) * p_.v.row_bytes + column * 64, 0, 2);
     }
     const __m512i low01 = _mm512_unpacklo_epi8(rows[0], rows[1]), low23 = _mm512_unpacklo_epi8(rows[2], rows[3]);
     const __m512i high01 = _mm512_unpackhi_epi8(rows[0], rows[1]), high23 = _mm512_unpackhi_epi8(rows[2], rows[3]);
@@ -178,25 +210,26 @@ class Int8Tiles {
 
   static void store_halves(float* to, __m256i halves) { _mm512_storeu_ps(to, _mm512_cvtph_ps(halves)); }
 
-  // Values' scales as parts of the greatest one, which 255 stands for.
-  static float share_out(const float* scales, Vec most, float* out) {
+  // Values' scales as parts of the greatest one, which 255 stands for; of those of slots with a weight, if weights are given. A NaN
+  // among them makes the greatest NaN, for bytes cannot say it.
+  static float share_out(const float* scales, const float* weights, float* out) {
+    Vec most = Vec{};
+    __mmask16 is_nan = 0;
+    for (int s = 0; s < kTile; s += 16) {
+      const __m512 scale = (__m512)load(scales + s);
+      const __mmask16 counts = weights ? _mm512_cmp_ps_mask((__m512)load(weights + s), _mm512_setzero_ps(), _CMP_GT_OQ) : 0xffff;
+      is_nan |= _mm512_mask_cmp_ps_mask(counts, scale, scale, _CMP_UNORD_Q);
+      most = (Vec)_mm512_mask_max_ps((__m512)most, counts, scale, (__m512)most);
+    }
     const float top = greatest(most) / 255.0f;
     const Vec inverse = splat(top > 1e-30f ? 1.0f / top : 0.0f);
     for (int s = 0; s < kTile; s += 16) store(out + s, load(scales + s) * inverse);
-    return top;
-  }
-
-  static float share_out(const float* scales, float* out) {
-    Vec most = load(scales);
-    for (int s = 16; s < kTile; s += 16) most = max(load(scales + s), most);
-    return share_out(scales, most, out);
+    return is_nan ? std::numeric_limits<float>::quiet_NaN() : top;
   }
 
   static float quantize_seen(const float* weights, const float* scales, uint8_t* out) {
     alignas(64) float shares[kTile];
-    Vec most = Vec{};
-    for (int s = 0; s < kTile; s += 16) most = load(weights + s) > Vec{} ? max(load(scales + s), most) : most;
-    const float top = share_out(scales, most, shares);
+    const float top = share_out(scales, weights, shares);
     quantize_weights(weights, shares, out);
     return top;
   }
@@ -248,6 +281,7 @@ class Int8Tiles {
   int32_t *keys_, *values_;
   float *kscales_, *vscales_, *vshares_, *vtops_, *qscales_;
   int32_t *q8_, *offsets_;
+  const uint8_t *ahead_ = nullptr, *ahead_end_ = nullptr;  // values of a later tile, asked for while scores are computed
 };
 
 }  // namespace attention

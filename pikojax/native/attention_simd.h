@@ -89,6 +89,33 @@ inline Vec exp2(Vec x) {
 #endif
 }
 
+typedef float Four __attribute__((vector_size(16)));
+inline void store(float* to, Four v) { std::memcpy(to, &v, sizeof v); }
+
+// The greatest lane of each of four vectors.
+inline Four greatest_of_four(const Vec (&v)[4]) {
+#if defined(__AVX512F__)
+  const auto both = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+  const __m512d ab = (__m512d)both((__m512)v[0], (__m512)v[1]), cd = (__m512d)both((__m512)v[2], (__m512)v[3]);
+  const __m512 all = _mm512_max_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
+  const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  return (Four)_mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#else
+  return Four{greatest(v[0]), greatest(v[1]), greatest(v[2]), greatest(v[3])};
+#endif
+}
+
+// 2^a and 2^b, one after the other; `out` has room for 16.
+inline void exp2_of_eight(Four a, Four b, float* out) {
+#if defined(__AVX512F__)
+  store(out, exp2((Vec)_mm512_insertf32x4(_mm512_zextps128_ps512((__m128)a), (__m128)b, 1)));
+#else
+  store(out, a);
+  store(out + 4, b);
+  for (int i = 0; i < 8; i += kLanes) store(out + i, exp2(load(out + i)));
+#endif
+}
+
 inline float half_to_float(uint16_t h) {
 #if defined(__F16C__)
   return _cvtsh_ss(h);

@@ -8,15 +8,15 @@
 #include <array>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "matmul_activations.h"
 #include "matmul_formats.h"
+#include "stretches.h"
 
 constexpr int kRows = 96;           // in a block, at most: sums of two tiles take 12 KB, and a group's activations 3 KB
 constexpr int kFewRows = 8;         // up to here one tile at a time is read, as one stream from end to end
 constexpr size_t kAhead = 8192;     // bytes that are asked for before they are needed
-constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time; few rows claim long stretches first (stretches)
+constexpr size_t kChunkBytes = 96 << 10;  // of weights, claimed by a thread at a time; for few rows the least
 
 struct Problem {
   size_t m, k, n;
@@ -248,18 +248,6 @@ inline void multiply_range(const Format& format, const Problem& p, size_t row_bl
 
 inline size_t scratch_bytes(const Problem& p) { return p.row_blocks() * activation_bytes(std::min<size_t>(p.m, kRows), p.groups()); }
 
-// Where stretches of tiles begin and end, for threads that read memory once from end to end: long ones first, for whenever a thread
-// begins somewhere else its stream of reads has to gather way again, and short ones last, so that no thread waits long for another.
-inline std::vector<size_t> stretches(size_t tiles, size_t bytes_of_tile, int threads) {
-  const size_t least = std::max<size_t>(kChunkBytes / std::max<size_t>(bytes_of_tile, 1), 1);
-  std::vector<size_t> bounds = {0};
-  while (bounds.back() < tiles) {
-    const size_t left = tiles - bounds.back();
-    bounds.push_back(bounds.back() + std::min(left, std::max(least, left / (2 * (size_t)std::max(threads, 1)))));
-  }
-  return bounds;
-}
-
 // The whole product. `parallel(chunks, run)` calls run(chunk) for each chunk, on `threads` threads; `scratch` holds scratch_bytes.
 template <typename Parallel>
 void multiply(const Format& format, const Problem& p, uint8_t* scratch, int threads, const Parallel& parallel) {
@@ -274,7 +262,7 @@ void multiply(const Format& format, const Problem& p, uint8_t* scratch, int thre
   const size_t tiles = p.n_tiles();
   if (p.m <= kFewRows) {
     for (size_t row = 0; row < p.m; ++row) quantize(row);  // sooner done than shared
-    const std::vector<size_t> bounds = stretches(tiles, tile_bytes(format, p), threads);
+    const std::vector<size_t> bounds = stretches(tiles, kChunkBytes / std::max<size_t>(tile_bytes(format, p), 1), threads);
     parallel((int64_t)bounds.size() - 1, [&](int64_t i) { multiply_range(format, p, 0, activations(0), bounds[i], bounds[i + 1]); });
     return;
   }

@@ -97,9 +97,9 @@ double run(const Case& a) {
   for (int64_t i = 0; i < B * n_blocks; ++i) table.get()[i] = int32_t((i * 7 + 1) % pool);
   p.q = q.get(), p.lengths = lengths.get(), p.table = a.block ? table.get() : nullptr;
   p.out = out.get();
-  attend(p, threads);
+  attend(p, 3, threads);
   p.out = again.get();
-  attend(p, alone);  // one thread, backwards
+  attend(p, 1, alone);  // one thread, backwards
   double wrong = 0, all = 1e-30;
   for (int64_t i = 0; i < B * a.T * a.H * a.C; ++i) {
     const double want = exact(p, i / (a.T * a.H * a.C), i / (a.H * a.C) % a.T, i / a.C % a.H, i % a.C);
