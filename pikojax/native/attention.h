@@ -22,6 +22,32 @@ namespace attention {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
+typedef float Four __attribute__((vector_size(16)));
+
+// The greatest lane of each of four vectors.
+inline Four greatest_of_four(const Floats (&v)[4]) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  const auto both = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
+  const __m512d ab = (__m512d)both((__m512)v[0], (__m512)v[1]), cd = (__m512d)both((__m512)v[2], (__m512)v[3]);
+  const __m512 all = _mm512_max_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
+  const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  return (Four)_mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#else
+  return Four{largest_lane(v[0]), largest_lane(v[1]), largest_lane(v[2]), largest_lane(v[3])};
+#endif
+}
+
+// 2^a and 2^b, one after the other; `out` has room for 16.
+inline void exp2_of_eight(Four a, Four b, float* out) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  store(out, exp2_of_negative((Floats)_mm512_insertf32x4(_mm512_zextps128_ps512((__m128)a), (__m128)b, 1)));
+#else
+  store(out, a);
+  store(out + 4, b);
+  for (int i = 0; i < 8; i += kLanes) store(out + i, exp2_of_negative(load(out + i)));
+#endif
+}
+
 struct Piece {
   int64_t b, g, split;
 };
@@ -98,7 +124,7 @@ class Attend {
       tiles.pack(tile);
       rows_of_tile(tiles, slot);
     }
-    for (int64_t m = 0; m < rows; ++m) out_.sum[m] = sum(load(sums_ + m * kLanes));
+    for (int64_t m = 0; m < rows; ++m) out_.sum[m] = sum_of_lanes(load(sums_ + m * kLanes));
   }
 
  private:
@@ -118,13 +144,13 @@ class Attend {
   template <int N>
   void rows_at_once(Tiles& tiles, int64_t m, int64_t slot) {
     alignas(64) float scores[N][kTile];
-    Vec most[4], totals[N];
+    Floats most[4], totals[N];
     bool sees_all[N];
     tiles.template scores<N>(m, scores);
     for (int r = 0; r < N; ++r) {
       sees_all[r] = hide_unseen(m + r, slot, scores[r]);
       most[r] = load(scores[r]);
-      for (int s = kLanes; s < kTile; s += kLanes) most[r] = max(load(scores[r] + s), most[r]);
+      for (int s = kLanes; s < kTile; s += kLanes) most[r] = larger(load(scores[r] + s), most[r]);
     }
     for (int r = N; r < 4; ++r) most[r] = most[0];
     alignas(64) float fade[16], tops[4];
@@ -137,16 +163,16 @@ class Attend {
     store(tops, greatest);
     exp2_of_eight(before - top, greatest - top, fade);
     for (int r = 0; r < N; ++r) {  // scores become weights, the greatest of which is 1
-      totals[r] = Vec{};
+      totals[r] = Floats{};
       for (int s = 0; s < kTile; s += kLanes) {
-        const Vec weights = exp2(load(scores[r] + s) - splat(tops[r]));
+        const Floats weights = exp2_of_negative(load(scores[r] + s) - all_lanes(tops[r]));
         store(scores[r] + s, weights);
         totals[r] = totals[r] + weights;
       }
     }
     for (int r = 0; r < N; ++r) {
       float* sums = sums_ + (m + r) * kLanes;
-      store(sums, fma(totals[r], splat(share[r]), load(sums) * splat(fade[r])));
+      store(sums, multiply_add(totals[r], all_lanes(share[r]), load(sums) * all_lanes(fade[r])));
     }
     tiles.template weigh<N>(m, scores, fade, share, sees_all);
   }
@@ -178,7 +204,7 @@ void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
     if (n == 0 || seen_by(p, b, m / R).empty()) continue;  // not by `top`: a row of NaN leaves it as it was, and must give NaN
     float* o = part(0).o + m * width;
     for (int64_t i = 0; i < n; ++i) {
-      const float share = exp2(splat(part(i).top[m] - top))[0], *from = part(i).o + m * width;
+      const float share = exp2_of_negative(all_lanes(part(i).top[m] - top))[0], *from = part(i).o + m * width;
       sum = sum + share * part(i).sum[m];
       for (int64_t c = 0; c < width; ++c) o[c] = i == 0 ? share * o[c] : o[c] + share * from[c];
     }

@@ -3,7 +3,8 @@
 // Leaves out: softmax (attention.h).
 #pragma once
 #include "attention_problem.h"
-#include "attention_simd.h"
+#include "exp2.h"
+#include "transpose.h"
 
 namespace attention {
 
@@ -68,11 +69,11 @@ class FloatTiles {
   void scores(int64_t m, float (*out)[kTile]) const {
     constexpr int kWide = kLanes == 16 ? 4 : 2;
     for (int s = 0; s < kTile; s += kWide * kLanes) {
-      Vec sums[R][kWide] = {};
+      Floats sums[R][kWide] = {};
       for (int64_t c = 0; c < p_.C; ++c) {
         for (int r = 0; r < R; ++r) {
           for (int j = 0; j < kWide; ++j) {
-            sums[r][j] = fma(splat(q_[(m + r) * padded_ + c]), load(keys_ + c * kTile + s + j * kLanes), sums[r][j]);
+            sums[r][j] = multiply_add(all_lanes(q_[(m + r) * padded_ + c]), load(keys_ + c * kTile + s + j * kLanes), sums[r][j]);
           }
         }
       }
@@ -93,15 +94,15 @@ class FloatTiles {
  private:
   template <int R, int kWide>
   void weigh_columns(int64_t m, const float (*weights)[kTile], const float* fade, const float* share, int64_t c) {
-    Vec sums[R][kWide] = {};
+    Floats sums[R][kWide] = {};
     for (int s = 0; s < kTile; ++s) {
       for (int r = 0; r < R; ++r) {
-        for (int j = 0; j < kWide; ++j) sums[r][j] = fma(splat(weights[r][s]), load(rows_[s] + c + j * kLanes), sums[r][j]);
+        for (int j = 0; j < kWide; ++j) sums[r][j] = multiply_add(all_lanes(weights[r][s]), load(rows_[s] + c + j * kLanes), sums[r][j]);
       }
     }
     for (int r = 0; r < R; ++r) {
       float* o = o_ + (m + r) * padded_ + c;
-      for (int j = 0; j < kWide; ++j) store(o + j * kLanes, fma(sums[r][j], splat(share[r]), load(o + j * kLanes) * splat(fade[r])));
+      for (int j = 0; j < kWide; ++j) store(o + j * kLanes, multiply_add(sums[r][j], all_lanes(share[r]), load(o + j * kLanes) * all_lanes(fade[r])));
     }
   }
 

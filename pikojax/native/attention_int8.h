@@ -65,16 +65,16 @@ class Int8Tiles {
       for (int64_t quad = group * 8; quad < std::min(group * 8 + 8, (p_.C + 3) / 4); ++quad) {
         for (int j = 0; j < 4; ++j) {
           const __m512i keys = _mm512_load_si512(keys_ + quad * kTile + j * 16);
-          if (ahead_ < ahead_end_) __builtin_prefetch(ahead_, 0, 2), ahead_ += 64;  // keys were while packing: memory is never idle
+          if (ahead_ < ahead_end_) prefetch(ahead_), ahead_ += 64;  // keys were while packing: memory is never idle
           for (int r = 0; r < R; ++r) sums[r][j] = _mm512_dpbusd_epi32(sums[r][j], keys, _mm512_set1_epi32(q8_[(m + r) * quads_ + quad]));
         }
       }
       const float* kscales = kscales_ + (p_.k.n_scales == 1 ? 0 : group * kTile);
       for (int r = 0; r < R; ++r) {
-        const Vec qscale = splat(qscales_[(m + r) * groups_ + group]);
+        const Floats qscale = all_lanes(qscales_[(m + r) * groups_ + group]);
         for (int j = 0; j < 4; ++j) {
-          const Vec scale = qscale * load(kscales + j * 16), dot = (Vec)_mm512_cvtepi32_ps(sums[r][j]);
-          store(out[r] + j * 16, group == 0 ? dot * scale : fma(dot, scale, load(out[r] + j * 16)));
+          const Floats scale = qscale * load(kscales + j * 16), dot = (Floats)_mm512_cvtepi32_ps(sums[r][j]);
+          store(out[r] + j * 16, group == 0 ? dot * scale : multiply_add(dot, scale, load(out[r] + j * 16)));
         }
       }
     }
@@ -137,13 +137,14 @@ class Int8Tiles {
 
   void pack_keys(const int64_t* at, int64_t column, int32_t* out) const {
     if (p_.k.kind == Kind::int8 && p_.C - column * 64 >= 64) return pack_whole_keys(at, column, out);
-    __m512i rows[16];
+    Floats rows[16];  // of 32 bits each, whatever they mean
     const __m512i flip = _mm512_set1_epi8(p_.k.kind == Kind::int8 ? char(-128) : 0);
     for (int i = 0; i < 16; ++i) {
-      rows[i] = _mm512_xor_si512(values_of(p_.k, at[i], column), flip);
-      __builtin_prefetch(p_.k.data + (at[i] + kAhead) * p_.k.row_bytes + column * 64, 0, 2);
+      rows[i] = (Floats)_mm512_xor_si512(values_of(p_.k, at[i], column), flip);
+      prefetch(p_.k.data + (at[i] + kAhead) * p_.k.row_bytes + column * 64);
     }
-    transpose(rows, out, kTile);
+    transpose(rows);
+    for (int i = 0; i < 16; ++i) store(out + i * kTile, rows[i]);
   }
 
   // The same for 64 values of int8, with half the shuffles: four rows' 16 bytes come into a vector as they are loaded, so that all
@@ -152,7 +153,7 @@ class Int8Tiles {
     const uint8_t* rows[16];
     for (int i = 0; i < 16; ++i) {
       rows[i] = p_.k.data + at[i] * p_.k.row_bytes + column * 64;
-      __builtin_prefetch(rows[i] + kAhead * p_.k.row_bytes, 0, 2);
+      prefetch(rows[i] + kAhead * p_.k.row_bytes);
     }
     const __m512i flip = _mm512_set1_epi8(char(-128));
     for (int part = 0; part < 4; ++part) {
@@ -213,16 +214,16 @@ class Int8Tiles {
   // Values' scales as parts of the greatest one, which 255 stands for; of those of slots with a weight, if weights are given. A NaN
   // among them makes the greatest NaN, for bytes cannot say it.
   static float share_out(const float* scales, const float* weights, float* out) {
-    Vec most = Vec{};
+    Floats most = Floats{};
     __mmask16 is_nan = 0;
     for (int s = 0; s < kTile; s += 16) {
       const __m512 scale = (__m512)load(scales + s);
       const __mmask16 counts = weights ? _mm512_cmp_ps_mask((__m512)load(weights + s), _mm512_setzero_ps(), _CMP_GT_OQ) : 0xffff;
       is_nan |= _mm512_mask_cmp_ps_mask(counts, scale, scale, _CMP_UNORD_Q);
-      most = (Vec)_mm512_mask_max_ps((__m512)most, counts, scale, (__m512)most);
+      most = (Floats)_mm512_mask_max_ps((__m512)most, counts, scale, (__m512)most);
     }
-    const float top = greatest(most) / 255.0f;
-    const Vec inverse = splat(top > 1e-30f ? 1.0f / top : 0.0f);
+    const float top = largest_lane(most) / 255.0f;
+    const Floats inverse = all_lanes(top > 1e-30f ? 1.0f / top : 0.0f);
     for (int s = 0; s < kTile; s += 16) store(out + s, load(scales + s) * inverse);
     return is_nan ? std::numeric_limits<float>::quiet_NaN() : top;
   }
@@ -264,12 +265,12 @@ class Int8Tiles {
       }
     }
     for (int r = 0; r < R; ++r) {
-      Vec scale = splat(tops[0][r] * share[r]);
-      if (kTwoScales) scale = (Vec)_mm512_mask_mov_ps((__m512)scale, kSecond, _mm512_set1_ps(tops[1][r] * share[r]));
+      Floats scale = all_lanes(tops[0][r] * share[r]);
+      if (kTwoScales) scale = (Floats)_mm512_mask_mov_ps((__m512)scale, kSecond, _mm512_set1_ps(tops[1][r] * share[r]));
       float* o = o_ + (m + r) * columns_ * 64 + column * 64;
       for (int j = 0; j < 4; ++j) {
-        const Vec faded = load(o + j * 16) * splat(fade[r]);
-        store(o + j * 16, fma((Vec)_mm512_cvtepi32_ps(sums[r][j]), scale, faded));
+        const Floats faded = load(o + j * 16) * all_lanes(fade[r]);
+        store(o + j * 16, multiply_add((Floats)_mm512_cvtepi32_ps(sums[r][j]), scale, faded));
       }
     }
   }

@@ -38,8 +38,8 @@ template <bool kWhole>
 inline void weigh(float* p, float* ds, int vectors, const Seen& seen, float lse, float along) {
   if (kWhole) vectors = kBlock / kLanes;
   for (int n = 0; n < vectors; ++n) {
-    Floats weight = exp2_of_negative(load(p + n * kLanes) - splat(lse));
-    Floats slope = weight * (load(ds + n * kLanes) - splat(along));
+    Floats weight = exp2_of_negative(load(p + n * kLanes) - all_lanes(lse));
+    Floats slope = weight * (load(ds + n * kLanes) - all_lanes(along));
     if (!kWhole) {
       const Ints here = seen.at(n * kLanes);
       weight = choose(here, weight, Floats{}), slope = choose(here, slope, Floats{});
@@ -103,7 +103,7 @@ inline void row_facts(const Attention& x, const Gradients& grads, int64_t b, int
     int64_t c = 0;
     for (; c + kLanes <= x.width; c += kLanes) sum = multiply_add(load(o + c), load(d_o + c), sum);
     if (c < x.width) sum = multiply_add(load_some(o + c, x.width - c), load(d_o + c), sum);
-    at.along[row] = total(sum);
+    at.along[row] = sum_of_lanes(sum);
     at.lse[row] = grads.lse[x.row_at(b, head, query + row)];
   }
 }

@@ -50,28 +50,28 @@ inline void soften(float* s, int rows, int vectors, const Seen* seen, float* mos
   if (kWhole) vectors = kBlock / kLanes;
   for (int i = 0; i < rows; ++i) {
     float* row = s + i * kBlock;
-    Floats highest = splat(-kInfinity);
+    Floats highest = all_lanes(-kInfinity);
     for (int n = 0; n < vectors; ++n) {
       Floats score = load(row + n * kLanes);
-      if (!kWhole) store(row + n * kLanes, score = choose(seen[i].at(n * kLanes), score, splat(-kInfinity)));
+      if (!kWhole) store(row + n * kLanes, score = choose(seen[i].at(n * kLanes), score, all_lanes(-kInfinity)));
       highest = larger(highest, score);
     }
     const float before = most[i];
-    most[i] = std::max(before, largest(highest));
+    most[i] = std::max(before, largest_lane(highest));
     bases[i] = most[i] == -kInfinity ? 0.0f : most[i];  // nothing seen yet: −∞ − 0 gives weights of 0, −∞ + ∞ would give NaN
     steps[i] = before - bases[i];
   }
   for (int i = 0; i < kPadded; i += kLanes) store(steps + i, exp2_of_negative(load(steps + i)));
   for (int i = 0; i < rows; ++i) {
     float* row = s + i * kBlock;
-    const Floats base = splat(bases[i]);
+    const Floats base = all_lanes(bases[i]);
     Floats added = {};
     for (int n = 0; n < vectors; ++n) {
       const Floats weight = exp2_of_negative(load(row + n * kLanes) - base);
       store(row + n * kLanes, weight);
       added += weight;
     }
-    store(sum + i * kLanes, multiply_add(load(sum + i * kLanes), splat(steps[i]), added));
+    store(sum + i * kLanes, multiply_add(load(sum + i * kLanes), all_lanes(steps[i]), added));
     factors[i] = steps[i];
   }
 }
@@ -105,7 +105,7 @@ inline void write_out(const Attention& x, int64_t b, int64_t head, int64_t query
                       float* lse) {
   float shares[kBlock];
   for (int row = 0; row < queries; ++row) {
-    const float sum = total(load(run.sum + row * kLanes));
+    const float sum = sum_of_lanes(load(run.sum + row * kLanes));
     shares[row] = sum == 0 ? 0.0f : 1.0f / sum;  // a query that sees nothing gets zeros
     lse[x.row_at(b, head, query + row)] = sum == 0 ? kInfinity : run.most[row] + std::log2(sum);
   }

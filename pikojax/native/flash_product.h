@@ -4,7 +4,8 @@
 // falls into, so that a row's result does not depend on the rows beside it; a zero in `a` leaves the chain as it is.
 // Leaves out: blocking for caches (the blocks are small enough), columns that fill no whole vector (packing pads with zeros).
 #pragma once
-#include "flash_simd.h"
+#include "exp2.h"
+#include "transpose.h"
 
 constexpr int kBlock = 64;  // queries and keys in a block
 constexpr int kTileRows = 6;
@@ -21,7 +22,7 @@ inline void product_tile(int depth, const float* a, int64_t lda, const float* b,
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kVectors; ++n) sum[m][n] = keep ? load(c + m * ldc + n * kLanes) * splat(keep[m]) : Floats{};
+    for (int n = 0; n < kVectors; ++n) sum[m][n] = keep ? load(c + m * ldc + n * kLanes) * all_lanes(keep[m]) : Floats{};
   }
   for (int k = 0; k < depth; ++k) {
     Floats row[kVectors];
@@ -29,7 +30,7 @@ inline void product_tile(int depth, const float* a, int64_t lda, const float* b,
     for (int n = 0; n < kVectors; ++n) row[n] = load(b + k * ldb + n * kLanes);
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; ++m) {
-      const Floats factor = splat(kTransposed ? a[k * lda + m] : a[m * lda + k]);
+      const Floats factor = all_lanes(kTransposed ? a[k * lda + m] : a[m * lda + k]);
 #pragma GCC unroll 8
       for (int n = 0; n < kVectors; ++n) sum[m][n] = multiply_add(factor, row[n], sum[m][n]);
     }
@@ -79,8 +80,8 @@ inline void product(int rows, int vectors, int depth, const float* a, int64_t ld
 inline void pack_rows(const float* from, int64_t stride, int rows, int width, int padded, float scale, float* to) {
   const int whole = width / kLanes * kLanes;
   for (int row = 0; row < rows; ++row, from += stride, to += padded) {
-    for (int c = 0; c < whole; c += kLanes) store(to + c, load(from + c) * splat(scale));
-    if (whole < padded) store(to + whole, load_some(from + whole, width - whole) * splat(scale));
+    for (int c = 0; c < whole; c += kLanes) store(to + c, load(from + c) * all_lanes(scale));
+    if (whole < padded) store(to + whole, load_some(from + whole, width - whole) * all_lanes(scale));
   }
   std::memset(to, 0, sizeof(float) * (kBlock - rows) * padded);
 }
@@ -110,7 +111,7 @@ inline void unpack_rows(const float* from, int rows, int width, int padded, cons
                         float* to, int64_t stride) {
   const int whole = width / kLanes * kLanes;
   for (int row = 0; row < rows; ++row, from += padded, to += stride, factors += factor_stride) {
-    const Floats factor = splat(*factors);
+    const Floats factor = all_lanes(*factors);
     for (int c = 0; c < whole; c += kLanes) store(to + c, load(from + c) * factor + (kAdd ? load(to + c) : Floats{}));
     if (whole == width) continue;
     const int n = width - whole;

@@ -64,8 +64,8 @@ struct Seen {
   Ints at(int column) const {
     Ints key;
     for (int i = 0; i < kLanes; ++i) key[i] = column + i;
-    Ints seen = (key >= splat(first)) & (key <= splat(last));
-    if (segments) seen &= load(segments + column) == splat(segment);
+    Ints seen = (key >= all_lanes(first)) & (key <= all_lanes(last));
+    if (segments) seen &= load(segments + column) == all_lanes(segment);
     return seen;
   }
 };

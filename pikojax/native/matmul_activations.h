@@ -37,30 +37,6 @@ inline Activations activations_at(uint8_t* memory, int rows, size_t groups) {
 constexpr int kVectors = kGroup / kLanes;  // of a group
 using QuarterBytes = int8_t __attribute__((vector_size(kLanes)));
 
-typedef int32_t FourInts __attribute__((vector_size(16)));
-
-struct Fours {  // a vector in fours, to be folded
-  FourInts parts[kLanes / 4];
-  explicit Fours(Ints lanes) { std::memcpy(parts, &lanes, sizeof lanes); }
-};
-
-inline int32_t sum_of_lanes(Ints lanes) {
-  const Fours fours(lanes);
-  FourInts sum = fours.parts[0];
-  for (int i = 1; i < kLanes / 4; ++i) sum += fours.parts[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-inline int32_t largest_lane(Ints lanes) {
-  const Fours fours(lanes);
-  FourInts most = fours.parts[0];
-  for (int i = 1; i < kLanes / 4; ++i) {
-    const FourInts larger = fours.parts[i] > most;
-    most = (fours.parts[i] & larger) | (most & ~larger);
-  }
-  return std::max(std::max(most[0], most[1]), std::max(most[2], most[3]));
-}
-
 // 32 floats → 32 integers, their sums by halves, and their scale. Adding 1.5 · 2^23 rounds to the nearest, ties to even, on every
 // processor alike.
 inline float quantize_group(const float* x, int8_t* codes, int32_t (&halves)[2]) {

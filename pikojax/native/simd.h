@@ -35,17 +35,103 @@ inline void store(void* at, Vector vector) {
   std::memcpy(at, &vector, sizeof vector);
 }
 
+inline Floats load(const float* at) { return load<Floats>(at); }
+inline Ints load(const int32_t* at) { return load<Ints>(at); }
+
+// The first n floats, zeros behind them; reads nothing beyond.
+inline Floats load_some(const float* at, int n) {
+  float some[kLanes] = {};
+  std::memcpy(some, at, sizeof(float) * n);
+  return load(some);
+}
+
+inline void store_some(float* at, Floats floats, int n) { std::memcpy(at, &floats, sizeof(float) * n); }
+
 inline Ints all_lanes(int32_t value) { return value - Ints{}; }
 inline Floats all_lanes(float value) { return value - Floats{}; }
 inline Floats to_float(Ints ints) { return __builtin_convertvector(ints, Floats); }
+inline Floats choose(Ints which, Floats yes, Floats no) { return which ? yes : no; }
+
+// The larger of each pair; b where a is no number.
+inline Floats larger(Floats a, Floats b) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// A vector in fours, to be folded.
+template <typename Lanes>
+struct Fours {
+  typedef decltype(Lanes{}[0] + 0) Lane;
+  typedef Lane Four __attribute__((vector_size(16)));
+  Four parts[kLanes / 4];
+  explicit Fours(Lanes lanes) { std::memcpy(parts, &lanes, sizeof lanes); }
+};
+
+inline int32_t sum_of_lanes(Ints lanes) {
+  const Fours<Ints> fours(lanes);
+  auto sum = fours.parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) sum += fours.parts[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+inline float sum_of_lanes(Floats lanes) {  // from first to last
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+template <typename Lanes>
+inline auto largest_lane(Lanes lanes) {
+  const Fours<Lanes> fours(lanes);
+  auto most = fours.parts[0];
+  for (int i = 1; i < kLanes / 4; ++i) most = fours.parts[i] > most ? fours.parts[i] : most;
+  const auto low = most[0] > most[1] ? most[0] : most[1], high = most[2] > most[3] ? most[2] : most[3];
+  return low > high ? low : high;
+}
 
 inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
+
+// One rounding where the processor can, and the same choice everywhere: the build forbids the compiler to fuse a product and a sum by
+// itself, for a row's bits must not depend on how many rows the surrounding loop was compiled for.
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
 
 // Four activations as one number, to be multiplied with the four bytes of each lane.
 inline int32_t load_four(const int8_t* at) {
   int32_t four;
   std::memcpy(&four, at, 4);
   return four;
+}
+
+// float16 → float32: the exponent is moved into place, and a multiplication by 2^112 corrects its bias, subnormals included.
+inline float half_to_float(uint16_t half) {
+#if defined(__F16C__)
+  return _cvtsh_ss(half);
+#else
+  const uint32_t exponent_and_fraction = (uint32_t)(half & 0x7fff) << 13;
+  const bool special = (half & 0x7c00) == 0x7c00;  // infinity and NaN
+  uint32_t bits = exponent_and_fraction;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  value *= 0x1p112f;
+  std::memcpy(&bits, &value, 4);
+  if (special) bits = 0x7f800000u | exponent_and_fraction;
+  bits |= (uint32_t)(half & 0x8000) << 16;
+  std::memcpy(&value, &bits, 4);
+  return value;
+#endif
 }
 
 // sum + Σ code · activation over the four bytes of a lane. Exact: AVX2's 16-bit sums of two products hold up to 128 · 128.
@@ -58,8 +144,6 @@ inline Ints dot(Ints sum, Bytes codes, int32_t four) {
   return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
 }
 inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
-
-inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 
 // kLanes bytes as floats.
 inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)at))); }
@@ -84,8 +168,6 @@ inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) {
   const __m256i weights = (__m256i)(codes ^ 128);  // |weight| times activation with the weight's sign
   return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(_mm256_set1_epi32(four), weights)));
 }
-
-inline Floats multiply_add(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 
 inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
 inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
@@ -116,26 +198,9 @@ inline Ints dot(Ints sum, Bytes codes, int32_t four) {
 }
 inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
 
-inline Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
-
 inline Floats load_unsigned(const uint8_t* at) { return Floats{(float)at[0], (float)at[1], (float)at[2], (float)at[3]}; }
 inline Floats load_signed(const uint8_t* at) {
   return Floats{(float)(int8_t)at[0], (float)(int8_t)at[1], (float)(int8_t)at[2], (float)(int8_t)at[3]};
-}
-
-// float16 → float32: the exponent is moved into place, and a multiplication by 2^112 corrects its bias, subnormals included.
-inline float half_to_float(uint16_t half) {
-  const uint32_t exponent_and_fraction = (uint32_t)(half & 0x7fff) << 13;
-  const bool special = (half & 0x7c00) == 0x7c00;  // infinity and NaN
-  uint32_t bits = exponent_and_fraction;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  value *= 0x1p112f;
-  std::memcpy(&bits, &value, 4);
-  if (special) bits = 0x7f800000u | exponent_and_fraction;
-  bits |= (uint32_t)(half & 0x8000) << 16;
-  std::memcpy(&value, &bits, 4);
-  return value;
 }
 
 inline Floats load_halves(const uint8_t* at) {

@@ -1,0 +1,19 @@
+// 2^x for x ≤ 0, which is all that softmax needs: 2^n · 2^f, n = round(x), f = x − n in [−½, ½], 2^f by a polynomial of degree 6.
+//   exactly 1 at 0, exactly 0 from −127 down (and so for minus infinity); what is no number stays so. Error 2e-9, then rounding.
+// Leaves out: x above 0; results below 2^-126, which become zero.
+#pragma once
+#include "simd.h"
+
+inline Floats exp2_of_negative(Floats x) {
+  x = larger(all_lanes(-127.0f), x);
+  const Floats shift = all_lanes(12582912.0f + 127.0f);  // 1.5 · 2^23: adding it rounds to whole numbers; 127: the exponent's bias
+  const Floats shifted = x + shift, f = x - (shifted - shift);
+  Floats y = all_lanes(0.00015337577497120947f);
+  y = multiply_add(y, f, all_lanes(0.0013399859890341759f));
+  y = multiply_add(y, f, all_lanes(0.009618519805371761f));
+  y = multiply_add(y, f, all_lanes(0.05550329014658928f));
+  y = multiply_add(y, f, all_lanes(0.24022646248340607f));
+  y = multiply_add(y, f, all_lanes(0.6931471824645996f));
+  y = multiply_add(y, f, all_lanes(1.0f));
+  return y * (Floats)((Ints)shifted << 23);  // the low bits of `shifted` are n + 127; n = −127 makes a factor of zero
+}
