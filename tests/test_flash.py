@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sanitized
 
 from pikojax.config import UserError
 from pikojax.kernels import flash_attention as flash
@@ -264,24 +265,7 @@ def test_prefill_never_holds_all_scores(kernels, monkeypatch):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
 def test_odd_shapes_run_clean_under_the_sanitizers(path, sanitizer, tmp_path):
-    program = tmp_path / "flash_check"
-    source = os.path.join(os.path.dirname(__file__), "native", "flash_check.cc")
-    flags = ["-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    command = [
-        *build.find_compiler()[0].command,
-        *flags,
-        *build.PATH_FLAGS[path],
-        f"-I{build.SOURCES}",
-        source,
-        "-o",
-        str(program),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "cannot find" in done.stderr or "unsupported option" in done.stderr:
-        pytest.skip("this compiler has no such sanitizer")
-    assert done.returncode == 0, done.stderr
-    runs = [subprocess.run([program, threads], capture_output=True, text=True) for threads in ("1", "3")]
-    assert [run.returncode for run in runs] == [0, 0], runs[0].stderr + runs[1].stderr
-    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.count("\n") == 10
+    alone, together = (sanitized.run("flash_check.cc", path, sanitizer, tmp_path, threads) for threads in ("1", "3"))
+    assert alone == together and alone.count("\n") == 10

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sanitized
 
 from pikojax.kernels import product as products
 from pikojax.models import layers
@@ -163,29 +164,6 @@ def test_who_takes_the_native_product(monkeypatch):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-def test_sanitizers_find_nothing(path, sanitizers, tmp_path):
-    program = tmp_path / "gemm_check"
-    flags = [
-        "-std=c++17",
-        "-O1",
-        "-g",
-        "-pthread",
-        f"-fsanitize={sanitizers}",
-        "-fno-sanitize-recover=all",
-        *build.PATH_FLAGS[path],
-    ]
-    command = [
-        *build.find_compiler()[0].command,
-        *flags,
-        f"-I{build.SOURCES}",
-        str(ROOT / "tests" / "gemm_check.cc"),
-        "-o",
-        str(program),
-    ]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if made.returncode != 0 and "cannot find" in made.stderr:
-        pytest.skip("this compiler comes without the sanitizers")
-    assert made.returncode == 0, made.stderr
-    done = subprocess.run([str(program)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "ok 56\n", "")
+@pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
+def test_sanitizers_find_nothing(path, sanitizer, tmp_path):
+    assert sanitized.run("gemm_check.cc", path, sanitizer, tmp_path) == "ok 56\n"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sanitized
 
 from pikojax.config import UserError
 from pikojax.kernels import dispatch, lookup, matmul, prepare, prepare_tree, rows16
@@ -317,27 +318,11 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("path", cpu.PATHS)
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+@pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
 def test_sanitizers_find_nothing(path, sanitizer, tmp_path):
     if not cpu.PATHS[path] <= cpu.features():
         pytest.skip(f"this processor has no {path}")
-    program = tmp_path / "matmul_check"
-    flags = [flag for flag in build.COMMON_FLAGS if flag not in ("-shared", "-fPIC", "-O3")] + list(build.PATH_FLAGS[path])
-    flags += [
-        "-O1",
-        "-g",
-        f"-fsanitize={sanitizer}",
-        "-fno-sanitize-recover=all",
-        f"-I{build.SOURCES}",
-        "-Wno-maybe-uninitialized",
-    ]
-    command = [*build.find_compiler()[0].command, *flags, str(ROOT / "tests" / "native" / "matmul_check.cc"), "-o", str(program)]
-    made = subprocess.run(command, capture_output=True, text=True)
-    if "cannot find" in made.stderr:
-        pytest.skip("this compiler has no sanitizer libraries")
-    assert made.returncode == 0, made.stderr[-2000:]
-    done = subprocess.run([program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr[-3000:]
+    assert sanitized.run("matmul_check.cc", path, sanitizer, tmp_path) == "ok\n"
 
 
 # ---------------------------------------------------------------- the meter

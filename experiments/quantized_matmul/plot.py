@@ -17,7 +17,8 @@ reach = np.geomspace(0.4, 3000, 200)
 ax.plot(
     reach, np.minimum(reach * bandwidth, peak), color="black", lw=1, label=f"{bandwidth:.0f} GB/s, {peak:,.0f} GOP/s (medians)"
 )
-for color, format in zip(CYCLE * 2, formats):
+colors = {"float32": "0.6"} | dict(zip((format for format in formats if format != "float32"), CYCLE))
+for format, color in colors.items():
     for size, mark in marks.items():
         own = [row for row in rows if (row["format"], row["size"]) == (format, size)]
         x = [2 * row["rows"] * size * size / row["weight_bytes"] for row in own]

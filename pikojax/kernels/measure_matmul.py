@@ -26,6 +26,7 @@ from pikojax.qtensor import FORMATS, dequantize, quantize
 STACK_BYTES = 1 << 30
 PASSES, MOST_PASS_S = 5, 0.3
 READINGS = 3  # of the bandwidth, before each pass
+AT_ONCE = 4  # products in one call of XLA's, whose way from Python costs more than a small product
 DISTINCT_OUTPUTS = 128  # so many columns are drawn and quantized; the others repeat them
 
 
@@ -36,9 +37,9 @@ def measure(format: str, rows: int, k: int, n: int, threads: int | None = None, 
         require(value >= 1, f"got {name}={value}; give 1 or more")
     threads = cpu.cores() if threads is None else threads
     once, weight_bytes, nmse, kernel = (_float32 if format == "float32" else _quantized)(format, rows, k, n, stack_bytes)
-    calls = 2
+    calls = AT_ONCE
     once(calls)  # compiles
-    calls = max(2, min(-(-stack_bytes // weight_bytes), int(calls * MOST_PASS_S / _seconds(once, calls))))
+    calls = max(1, min(-(-stack_bytes // weight_bytes), int(calls * MOST_PASS_S / _seconds(once, calls))) // AT_ONCE) * AT_ONCE
     buffer_bytes = None if stack_bytes >= STACK_BYTES else 16 * stack_bytes  # a small stack is a trial run
     bandwidths, seconds = [], []
     for _ in range(PASSES):
@@ -96,16 +97,16 @@ def _quantized(format: str, rows: int, k: int, n: int, stack_bytes: int):
 
 
 def _float32(format: str, rows: int, k: int, n: int, stack_bytes: int):
-    """XLA's own. One call after the other over separate arrays: a loop over a stack would copy each weight before it is read."""
+    """XLA's own, over separate arrays: a loop over a stack would copy each weight before it is read."""
     x, w_KN, columns = _drawn(rows, k, n)
     w = w_KN[:, columns]
     nmse = _nmse(jax.jit(matmul)(x, w), (np.asarray(x, np.float64) @ np.asarray(w_KN, np.float64))[:, columns])
-    weights = [w + 0.0 for _ in range(max(2, -(-stack_bytes // w.nbytes)))]
-    product = jax.jit(matmul)
+    groups = [[w + 0.0 for _ in range(AT_ONCE)] for _ in range(max(1, -(-stack_bytes // (AT_ONCE * w.nbytes))))]
+    products = jax.jit(lambda x, weights: [matmul(x, w) for w in weights])
 
     def once(calls):
-        for i in range(calls):
-            product(x, weights[i % len(weights)]).block_until_ready()
+        for i in range(calls // AT_ONCE):
+            jax.block_until_ready(products(x, groups[i % len(groups)]))
 
     return once, w.nbytes, nmse, "XLA"
 

@@ -30,7 +30,7 @@ void in_threads(int threads, int64_t items, const Run& run) {
 
 // 2^x against the C library's in double precision.
 void check_exp2() {
-  const auto ours = [](float x) { return exp2_of_negative(splat(x))[kLanes - 1]; };
+  const auto ours = [](float x) { return exp2_of_negative(all_lanes(x))[kLanes - 1]; };
   for (float x = 0; x > -126; x -= 0.00037f) {
     if (std::fabs(ours(x) / std::exp2(static_cast<double>(x)) - 1) > 1.5e-7) std::abort();
   }
