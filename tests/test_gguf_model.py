@@ -1,26 +1,18 @@
 """Models in GGUF: what transformers computes of the same weights, packed weights packed, every mistake by name."""
 
-import importlib.util
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_llama import ABOUT, SAVED, made
 
 from pikojax.config import UserError
 from pikojax.formats import gguf, gguf_model
 from pikojax.formats.gguf_write import Tensor, write
 from pikojax.models import llama
 from pikojax.qtensor import FORMATS, QTensor, dequantize, quantize
-
-GOLDEN = Path(__file__).parent / "golden"
-spec = importlib.util.spec_from_file_location("make_llama_golden", GOLDEN / "make_llama_golden.py")
-made = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(made)
-SAVED = np.load(GOLDEN / "llama_family.npz")
-ABOUT = json.loads(SAVED["about"].tobytes())
 
 # As llama.cpp's converter spells it, written down anew here.
 ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}

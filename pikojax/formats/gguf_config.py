@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pikojax.config import UserError, require
+from pikojax.config import require
 from pikojax.llama_config import LlamaConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
