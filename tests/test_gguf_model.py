@@ -1,5 +1,6 @@
 """Models in GGUF: what transformers computes of the same weights, packed weights packed, every mistake by name."""
 
+import random
 from pathlib import Path
 
 import jax
@@ -230,3 +231,21 @@ def test_27b_gemmas_divide_scores_by_another_width():
     tensors = {"token_embd.weight": gguf.TensorInfo("token_embd.weight", (48, 32), "f32", 0, 0)}
     scale = lambda **more: gguf_model.gguf_config.to_config({k: v for k, v in metadata.items() if k != "gemma3.attention.scale"} | more, tensors, "x").attention_scale
     assert scale() is None and scale(**{"gemma3.block_count": 62}) == pytest.approx((32 / 4) ** -0.5)
+
+
+def test_mutants_load_whole_or_are_refused(tmp_path):
+    """Sizes that agree with nothing cost one line, and no memory."""
+    file, rng, n_read = tmp_path / "m.gguf", random.Random(0), 0
+    whole = write_model(file, "llama3").read_bytes()
+    head = whole.index(b"rope_freqs.weight")
+    for _ in range(500):
+        mutant = bytearray(whole)
+        for _ in range(rng.choice((1, 1, 2))):
+            mutant[rng.randrange(head)] = rng.choice((0, 1, 2, 64, 255, rng.randrange(256)))
+        file.write_bytes(mutant)
+        try:
+            gguf_model.read(file)
+            n_read += 1
+        except UserError as error:
+            assert "\n" not in str(error)
+    assert 30 < n_read < 470

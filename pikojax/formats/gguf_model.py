@@ -100,12 +100,12 @@ def as_kernel(rows):
 def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
     D, F, C = cfg.d_model, cfg.d_hidden, cfg.d_head
     HC, GC = cfg.n_heads * C, cfg.n_kv_heads * C
-    everything = slice(None)
-    interleaved = architecture in INTERLEAVED
-    orders = {"q": in_halves(cfg, cfg.n_heads), "k": in_halves(cfg, cfg.n_kv_heads)} if interleaved else {}
+    interleaved = {"q": cfg.n_heads, "k": cfg.n_kv_heads} if architecture in INTERLEAVED else {}
 
-    def linear(name: str, n_out: int, n_in: int, bias: bool, order=everything) -> dict:
-        made = {"kernel": as_kernel(picked(source.rows(name + ".weight", n_out, n_in), order))}
+    def linear(name: str, n_out: int, n_in: int, bias: bool, n_heads: int | None = None) -> dict:
+        rows = source.rows(name + ".weight", n_out, n_in)  # first: a size that it has is one that may be made
+        order = in_halves(cfg, n_heads) if n_heads else slice(None)
+        made = {"kernel": as_kernel(picked(rows, order))}
         return made | ({"bias": source.vector(name + ".bias", n_out, order)} if bias else {})
 
     def split(name: str, widths: dict[str, int], bias: bool) -> dict:
@@ -126,7 +126,7 @@ def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
             made |= split(at + "attn_qkv", {"q": HC, "k": GC, "v": GC}, cfg.qkv_bias)
         else:
             widths = {"q": HC, "k": GC, "v": GC}
-            made |= {part: linear(f"{at}attn_{part}", n, D, cfg.qkv_bias, orders.get(part, everything)) for part, n in widths.items()}
+            made |= {part: linear(f"{at}attn_{part}", n, D, cfg.qkv_bias, interleaved.get(part)) for part, n in widths.items()}
         if source.has(at + "ffn_gate.weight"):
             made |= {part: linear(f"{at}ffn_{part}", F, D, cfg.mlp_bias) for part in ("gate", "up")}
         else:
