@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _PUBLIC = {  # name → where it lives
     "Config": "pikojax.config",
     "UserError": "pikojax.config",
+    "load": "pikojax.formats.load",
     "load_config": "pikojax.config",
     "catalog": "pikojax.models",
 }

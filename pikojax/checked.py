@@ -80,6 +80,9 @@ def _coerce(value: Any, wanted: Any, key: str) -> Any:
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
         return _coerce(value, next(t for t in typing.get_args(wanted) if t is not type(None)), key)
+    if origin is tuple:
+        require(isinstance(value, (list, tuple)), f"{key} = {value!r} is {_describe(value)}; give a list")
+        return tuple(_coerce(item, typing.get_args(wanted)[0], key) for item in value)
     if wanted is Any:
         return value
     if wanted is bool and isinstance(value, str) and value.lower() in ("true", "false"):
@@ -127,4 +130,4 @@ def toml_value(value: Any) -> str:
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return '"' + "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or ord(c) == 127 else c for c in escaped) + '"'
-    return repr(value)
+    return f"[{', '.join(map(toml_value, value))}]" if isinstance(value, tuple) else repr(value)

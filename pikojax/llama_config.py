@@ -41,6 +41,7 @@ class LlamaConfig:
     rope_beta_fast: float = 32.0  # yarn: turns within the original context from which on a wave stays as it is
     rope_beta_slow: float = 1.0
     rope_attention_factor: float | None = None  # yarn: rotated vectors are multiplied by it; None: 0.1 · ln(factor) + 1
+    rope_divisors: tuple[float, ...] | None = None  # of each rotated pair's frequency, before any scaling: how GGUF writes llama3's scaling
     window: int | None = None  # of local layers: how many tokens back they see, their own among them
     global_every: int | None = None  # every so manieth layer sees everything (Gemma 2: 2, Gemma 3: 6); None: all layers are local
     rope_base_local: float | None = None  # Gemma 3: of local layers, which then are not scaled; None: rope_base
@@ -84,6 +85,9 @@ class LlamaConfig:
             require(value is None or value > 0, f"model.{key} = {value}; give a value above 0 or none")
         require(0 < self.rope_fraction <= 1, f"model.rope_fraction = {self.rope_fraction}; give a part above 0, up to 1")
         require(self.d_rope >= 2 and self.d_rope % 2 == 0, f"rope needs an even width, got {self.d_rope}; change d_head or rope_fraction")
+        divisors = self.rope_divisors
+        fits = divisors is None or len(divisors) == self.d_rope // 2 and min(divisors) > 0
+        require(fits, f"model.rope_divisors has to be {self.d_rope // 2} numbers above 0, one for each rotated pair; change it or give none")
         needs_context = self.rope_scaling in ("llama3", "yarn") and self.rope_original_context is None
         require(not needs_context, f"rope_scaling = {self.rope_scaling!r} needs the context of the first training; give rope_original_context")
         require(self.rope_high_factor > self.rope_low_factor, "rope_high_factor is not above rope_low_factor; raise it")
@@ -91,7 +95,7 @@ class LlamaConfig:
 
     @property
     def d_rope(self) -> int:
-        return int(self.d_head * self.rope_fraction)
+        return int(self.d_head * self.rope_fraction + 1e-6)  # a fraction that was made of a width gives that width back
 
     def is_local(self, layer: int) -> bool:
         return self.window is not None and (self.global_every is None or (layer + 1) % self.global_every != 0)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import string
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -378,3 +379,12 @@ def test_a_path_of_ones_own_takes_the_place_of_the_configs_stories():
     assert load_config("lightllm", ["data.path=book.txt"]).data.source == "auto"
     assert load_config("lightllm", ["data.path=book.txt", "data.source=jsonl"]).data.source == "jsonl"
     assert load_config("lightllm", ["data.path=book.txt", "source=stories"]).data.source == "stories", "a contradiction stays one"
+
+
+def test_a_list_of_numbers_survives_the_file():
+    config = config_from_dict({"model": {"name": "llama", "d_model": 16, "n_heads": 2, "rope_divisors": [1, 1.5, 8, 8.0]}})
+    assert config.model.rope_divisors == (1.0, 1.5, 8.0, 8.0) and hash(config.model) is not None
+    assert config_from_dict(tomllib.loads(to_toml(config))) == config
+    for wrong, said in (("x", "give a list"), ([1, "x"], "give a number"), ([1.0], "4 numbers above 0")):
+        with pytest.raises(UserError, match=said):
+            config_from_dict({"model": {"name": "llama", "d_model": 16, "n_heads": 2, "rope_divisors": wrong}})

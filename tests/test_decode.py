@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -331,12 +332,11 @@ def test_mistakes_are_told_at_once_in_one_line(options, message):
 def command(monkeypatch, capsys):
     """`pikojax generate RUN …` on a run that is not read from disk. → exit code, stdout, stderr"""
     from pikojax.cli import main
-    from pikojax.config import Config
-    from pikojax.formats import run
+    from pikojax.formats import load
 
     cfg, params = loud("modern")
-    loaded = run.Loaded(Config(model=cfg), GPT, params, TOKENIZER, 7)
-    monkeypatch.setattr(run, "load_run", lambda path: loaded._replace(tokenizer=None) if path == "tokens" else loaded)
+    loaded = lambda path: load.Loaded(Path(path), "run", GPT, cfg, params, _tokenizer=lambda: None if path == "tokens" else TOKENIZER)
+    monkeypatch.setattr(load, "load", loaded)
 
     def call(*words, stdin=b""):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))

@@ -1,9 +1,11 @@
-"""`pikojax generate RUN PROMPT`: lets a trained model go on with a text, shown as it comes.
+"""`pikojax generate MODEL PROMPT`: lets a trained model go on with a text, shown as it comes.
 
     pikojax generate runs/lightllm --prompt "Once upon a time" --max-tokens 300
     pikojax generate runs/lightllm/checkpoints/2000 "Once upon a time" --temperature 0        the likeliest word each time
     cat story.txt | pikojax generate runs/lightllm - --seed 7
+    pikojax generate model.gguf "Once upon a time"
 
+MODEL is a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf or an llama2.c .bin with its tokenizer beside it.
 Without a prompt it starts a text of its own. A prompt longer than the model's context is refused; text may grow beyond the
 context, the model then sees at least the last half of its window. In a terminal the prompt is shown in front and control
 characters are spelled out; a pipe gets what follows the prompt, as it is.
@@ -15,11 +17,11 @@ import sys
 from pikojax.cli.progress import visible
 from pikojax.config import UserError, require
 
-HELP = 'write text with a trained model: pikojax generate RUN --prompt "Once upon a time"'
+HELP = 'write text with a trained model: pikojax generate MODEL --prompt "Once upon a time"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder, or RUN/checkpoints/STEP")
+    parser.add_argument("model", metavar="MODEL", help="a run folder, a Hugging Face folder, a .gguf or an llama2.c .bin")
     parser.add_argument("bare_prompt", nargs="?", metavar="PROMPT", help="the text to go on with; - reads it from stdin")
     parser.add_argument("--prompt", metavar="TEXT", help="the same")
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="stop after so many tokens (200)")
@@ -31,18 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     prompt = prompt_of(args)
-    from pikojax.formats.run import load_run
+    from pikojax.formats.load import load
     from pikojax.infer.generate import generate
 
-    loaded = load_run(args.run)
+    loaded = load(args.model)
     if loaded.tokenizer is None:
-        raise UserError(f"{args.run} was trained on ready-made tokens and has no tokenizer; put its tokenizer.json into the run folder")
+        remedy = {"gguf": "choose a file that has one", "llama2c": "put its tokenizer.bin beside it"}.get(loaded.kind, "put its tokenizer.json into the folder")
+        raise UserError(f"{args.model} has no tokenizer; {remedy}")
     shown = visible if sys.stdout.isatty() else str
     if sys.stdout.isatty():
         print(shown(prompt), end="", flush=True)
     result = generate(
         loaded.model,
-        loaded.config.model,
+        loaded.config,
         loaded.params,
         loaded.tokenizer,
         prompt,
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> dict:
         top_k=args.top_k,
         top_p=args.top_p,
         seed=args.seed,
+        framed=loaded.kind != "run",
         on_text=lambda text: print(shown(text), end="", flush=True),
     )
     print(flush=True)

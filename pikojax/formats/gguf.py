@@ -8,7 +8,7 @@ Every number in the file is a claim. A count is compared with the bytes that so 
 for them; every length with the file's end; tensors must lie inside the file, apart from one another, and where alignment wants
 them. Strings of a long array are found, and become text only when asked for, so a hostile file costs no more memory than it has bytes.
 
-Leaves out: big-endian files, version 1, writing, what the tensors mean.
+Leaves out: big-endian files, version 1, writing (`gguf_write.py`), what the tensors mean (`gguf_model.py`).
 """
 
 import mmap

@@ -57,22 +57,26 @@ def stream(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
+    framed: bool = False,
 ) -> Generator[str, None, Generation]:
-    """Yields what follows the prompt, piece by piece, and returns the `Generation`. Temperature 0 is greedy.
+    """Yields what follows the prompt, piece by piece, and returns the `Generation`. Temperature 0 is greedy. With `framed` the prompt
+    begins as the tokenizer begins a text (<s>, or whatever its files say), which models from elsewhere were trained on.
 
     Whoever calls it often passes `decode.ready(params)`, which spares a copy of the weights a call.
     """
     require(max_tokens >= 1, f"max_tokens = {max_tokens}; give 1 or more")
     require(0 <= seed < 2**32, f"seed = {seed}; give a whole number from 0 to 4294967295")
     settings = make_settings(1, cfg.vocab_size, temperature, top_k, top_p, tokenizer.vocab_size)
-    ids = prompt_ids(tokenizer, prompt, cfg.context)
+    ids = prompt_ids(tokenizer, prompt, cfg.context, framed)
     text = Continuation(tokenizer, ids if prompt else [])
     return _stream(model, cfg, params, tokenizer, ids, text, max_tokens, settings, seed)
 
 
-def prompt_ids(tokenizer, prompt: str, context: int) -> list[int]:
+def prompt_ids(tokenizer, prompt: str, context: int, framed: bool = False) -> list[int]:
     """The tokens to begin with; a prompt that cannot be read or is too long is refused."""
-    ids = [int(i) for i in tokenizer.encode(prompt, add_special_tokens=False)]
+    ids = [int(i) for i in tokenizer.encode(prompt, add_special_tokens=framed)]
+    if framed and len(ids) > 1 and ids[-1] == tokenizer.eos_id and ids[-1] != tokenizer.bos_id:
+        ids = ids[:-1]  # what a frame ends with would end the text before it goes on
     if not ids:
         start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.token_to_id("\n")
         if start is None:

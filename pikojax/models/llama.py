@@ -136,7 +136,7 @@ def base_frequencies(base: float, width: int) -> np.ndarray:
 
 def scaled_frequencies(cfg: LlamaConfig) -> tuple[np.ndarray, float]:
     """Waves too long for the first training's context are stretched: all alike (linear), or those alone, with a soft border."""
-    frequency = base_frequencies(cfg.rope_base, cfg.d_rope).astype(np.float64)
+    frequency = base_frequencies(cfg.rope_base, cfg.d_rope).astype(np.float64) / np.asarray(cfg.rope_divisors or 1.0)
     stretched, factor = frequency / cfg.rope_factor, 1.0
     if cfg.rope_scaling == "linear":
         frequency = stretched

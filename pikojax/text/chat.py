@@ -44,6 +44,14 @@ class Templates(NamedTuple):
 
 def load_templates(path: str | Path) -> Templates:
     """What the folder of a model (or one file of it) says. Newer files win: chat_template.jinja, tokenizer_config.json, chat_template.json."""
+    found = find_templates(path)
+    if found is None:
+        raise UserError(f"{path} has no chat template; wanted chat_template.jinja or a chat_template in tokenizer_config.json")
+    return found
+
+
+def find_templates(path: str | Path) -> Templates | None:
+    """The same, None where it says nothing."""
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     config = _read_json(folder / "tokenizer_config.json")
@@ -54,9 +62,8 @@ def load_templates(path: str | Path) -> Templates:
             sources["default" if file.parent == folder else file.stem] = _read(file)
     if path.is_file() and path.suffix == ".jinja":
         sources["default"] = _read(path)
-    require(bool(sources), f"{path} has no chat template; wanted chat_template.jinja or a chat_template in tokenizer_config.json")
     listed = _read_json(folder / "special_tokens_map.json") | config
-    return Templates(sources, {name: text for name in NAMED_SPECIALS if (text := _content(listed.get(name))) is not None})
+    return Templates(sources, {name: text for name in NAMED_SPECIALS if (text := _content(listed.get(name))) is not None}) if sources else None
 
 
 def _named(found: Any, file: Path) -> dict[str, str]:

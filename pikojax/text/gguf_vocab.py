@@ -15,6 +15,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.text import sentencepiece
+from pikojax.text.chat import Templates
 from pikojax.text.patterns import PATTERNS
 from pikojax.text.rank_file import bpe_model
 from pikojax.text.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
@@ -45,6 +46,18 @@ def tree(metadata: Mapping, file: str) -> dict | None:
     readers = {"llama": _sentencepiece, "t5": _sentencepiece, "gpt2": _byte_level, "bert": _word_piece}
     require(isinstance(kind, str) and kind in readers, f"{file} has a vocabulary of the kind {str(kind)[:40]!r}; there are: {', '.join(readers)}")
     return readers[kind](_Vocabulary(metadata, file))
+
+
+def templates(metadata: Mapping, file: str) -> Templates | None:
+    """The chat templates that stand beside the vocabulary; None where there are none."""
+    key = "tokenizer.chat_template"
+    named = {name.removeprefix(key).removeprefix(".") or "default": text for name, text in metadata.items() if name == key or name.startswith(key + ".")}
+    sources = {name: text for name, text in named.items() if isinstance(text, str)}
+    if not sources:
+        return None
+    v = _Vocabulary(metadata, file)
+    names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator", "cls_token": "cls", "mask_token": "mask"}
+    return Templates(sources, {ours: token for ours, name in names.items() if (token := v.token(name)) is not None})
 
 
 class _Vocabulary:

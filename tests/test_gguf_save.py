@@ -1,0 +1,191 @@
+"""Models written as GGUF: the tensors that llama.cpp's converter makes, packed as asked, whole or not there; the vocabulary with them."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import test_gguf_model
+import test_llama
+from test_llama import SAVED
+
+import pikojax
+from pikojax.cli.main import main
+from pikojax.config import GPTConfig, UserError
+from pikojax.formats import gguf, gguf_model, gguf_save, gguf_write, huggingface
+from pikojax.qtensor import QTensor, dequantize
+from pikojax.text import files, gguf_vocab, gguf_vocab_save
+from pikojax.text.tokenizer import Tokenizer
+
+DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def saved(tmp_path: Path, case: str, type=None, **changed) -> Path:
+    cfg, params = huggingface.read(test_llama.write_folder(tmp_path / "hf", case))
+    gguf_save.save(tmp_path / "out.gguf", dataclasses.replace(cfg, **changed), params, type)
+    return tmp_path / "out.gguf"
+
+
+@pytest.mark.parametrize("case", ("llama", "llama3", "linear", "yarn", "qwen2", "qwen3"))
+def test_the_file_is_what_a_converter_makes(case, tmp_path):
+    """Names, order of rows, types and keys as written down anew in test_gguf_model.py."""
+    opened = gguf.read(saved(tmp_path, case))
+    metadata, tensors = test_gguf_model.converted(case)
+    assert opened.tensors.keys() == tensors.keys()
+    for name, array in tensors.items():
+        assert opened.tensor(name).dtype == np.float32 and np.allclose(opened.tensor(name), array, rtol=1e-6, atol=0), name
+    for key, value in metadata.items():
+        assert key.endswith("finetuned") or opened.metadata[key] == (pytest.approx(value) if isinstance(value, float) else value), key
+    if case == "llama":
+        assert np.abs(pikojax.load(opened.path).logits(SAVED["tokens"]) - SAVED[case]).max() < 1e-4
+
+
+@pytest.mark.parametrize("case", ("gemma2", "gemma3"))
+def test_gemma_goes_there_and_back(case, tmp_path):
+    """Its scores' scale is not in a file: the usual one alone can be written."""
+    cfg, params = huggingface.read(test_llama.write_folder(tmp_path / "hf", case))
+    cfg = dataclasses.replace(cfg, attention_scale=cfg.d_head**-0.5)
+    gguf_save.save(tmp_path / "out.gguf", cfg, params)
+    again, found = gguf_model.read(tmp_path / "out.gguf")
+    assert all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(params)))
+    assert dataclasses.replace(again, attention_scale=cfg.attention_scale, norm_eps=cfg.norm_eps) == cfg
+
+
+@pytest.mark.parametrize("case, part", [
+    ("mistral", "llama cannot say window = 16"), ("qwen2 with a window", "qwen2 cannot say window = 16"), ("phi3", "llama cannot say rope_fraction = 0.5"),
+    ("gemma2", "gemma2 cannot say attention_scale"),
+])  # fmt: skip
+def test_what_gguf_cannot_say_is_refused_before_anything_is_written(case, part, tmp_path):
+    with pytest.raises(UserError, match=part):
+        saved(tmp_path, case)
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_other_architectures_and_types_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="only models of the Llama family"):
+        gguf_save.save(tmp_path / "x.gguf", GPTConfig(), {})
+    with pytest.raises(UserError, match="'q3_k' is unknown"):
+        saved(tmp_path, "llama", "q3_k")
+
+
+def wide(tmp_path: Path):
+    """A model whose rows divide into blocks of 256, but for one that divides into 32 and one that does not."""
+    cfg = pikojax.config.LlamaConfig(d_model=256, n_layers=2, n_heads=4, n_kv_heads=2, d_hidden=72, vocab_size=40, context=64, tie=False)
+    return cfg, jax.tree.map(np.asarray, pikojax.catalog["llama"].init(cfg, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("type", gguf_save.TYPES)
+def test_types_are_those_asked_for(type, tmp_path):
+    cfg, params = wide(tmp_path)
+    gguf_save.save(tmp_path / "m.gguf", cfg, params, type)  # from stacked blocks
+    opened = gguf.read(tmp_path / "m.gguf")
+    types = {name: info.type for name, info in opened.tensors.items()}
+    packed = type not in ("f32", "f16")
+    assert types["blk.1.attn_q.weight"] == type and types["token_embd.weight"] == types["output.weight"] == ("q8_0" if packed else type)
+    assert types["blk.1.ffn_down.weight"] == ("f16" if packed else type) and types["blk.0.attn_norm.weight"] == "f32"
+    assert ("general.quantization_version" in opened.metadata) == packed
+    again, found = gguf_model.read(tmp_path / "m.gguf")
+    assert again == dataclasses.replace(cfg, norm_eps=again.norm_eps)
+    for layer in (0, 1):
+        for name in ("q", "k", "v", "gate"):
+            w, wanted = found["blocks"][layer][name]["kernel"], params["blocks"][name]["kernel"][layer]
+            w = np.asarray(dequantize(w)) if isinstance(w, QTensor) else w
+            assert np.square(w - wanted).sum() / np.square(wanted).sum() < {"f32": 1e-12, "f16": 1e-6, "q8_0": 1e-4, "q6_k": 1e-3}.get(type, 1e-2)
+
+
+def test_packed_weights_go_on_as_they_are_and_are_not_packed_again(tmp_path):
+    cfg, params = wide(tmp_path)
+    first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    gguf_save.save(first, cfg, params, "q4_k")
+    loaded = pikojax.load(first, ready=False)
+    gguf_save.save(second, loaded.config, loaded.params)
+    a, b = gguf.read(first), gguf.read(second)
+    assert all(a.tensors[name].type == b.tensors[name].type and np.array_equal(a.bytes_of(name), b.bytes_of(name)) for name in a.tensors)
+    with pytest.raises(UserError, match="packing it again as q4_0 would lose more"):
+        gguf_save.save(second, loaded.config, loaded.params, "q4_0")
+    gguf_save.save(second, loaded.config, loaded.params, "f32")
+    floats = gguf_model.read(second)[1]["blocks"][0]["q"]["kernel"]
+    assert np.array_equal(floats, np.asarray(dequantize(jax.tree.map(jax.numpy.asarray, loaded.params["blocks"][0]["q"]["kernel"]))))
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    tensors = [gguf_write.Tensor("a", (4,), "f32", lambda: np.ones(4, np.float32)), gguf_write.Tensor("b", (4,), "f32", lambda: 1 / 0)]
+    (tmp_path / "old.gguf").write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError):
+        gguf_write.write(tmp_path / "old.gguf", {}, tensors)
+    assert (tmp_path / "old.gguf").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(UserError, match="cannot write"):
+        gguf_write.write(tmp_path / "none" / "x.gguf", {}, tensors)
+
+
+@pytest.mark.parametrize("type", gguf_save.TYPES)
+def test_the_gguf_package_reads_the_same_numbers(type, tmp_path):
+    peer = pytest.importorskip("gguf")
+    cfg, params = wide(tmp_path)
+    gguf_save.save(tmp_path / "m.gguf", cfg, params, type, {"tokenizer.ggml.tokens": ["a", "né"], "x.int": -3, "x.flag": True, "x.large": 1 << 40})
+    reader, (_, ours) = peer.GGUFReader(tmp_path / "m.gguf"), gguf_model.read(tmp_path / "m.gguf")
+    assert [reader.fields[key].contents() for key in ("tokenizer.ggml.tokens", "x.int", "x.flag", "x.large", "llama.embedding_length")] == [["a", "né"], -3, True, 1 << 40, 256]
+    theirs = {tensor.name: peer.dequantize(tensor.data, tensor.tensor_type) for tensor in reader.tensors}
+    for name, w in (("blk.1.ffn_up.weight", ours["blocks"][1]["up"]["kernel"]), ("output.weight", ours["head"])):
+        assert np.array_equal(theirs[name].T, np.asarray(dequantize(w)) if isinstance(w, QTensor) else w)
+
+
+# ---------------------------------------------------------------- vocabularies
+
+
+@pytest.mark.parametrize("name", ("gpt-2", "llama-spm"))
+def test_a_published_vocabulary_is_written_as_it_was(name):
+    file = DATA / "gguf" / f"ggml-vocab-{name}.gguf"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    published = gguf.read(file).metadata
+    made = gguf_vocab_save.metadata(Tokenizer.from_tree(gguf_vocab.tree(published, str(file))))
+    for key in ("model", "tokens", "merges", "token_type", "bos_token_id", "eos_token_id"):
+        theirs, ours = published.get(f"tokenizer.ggml.{key}"), made.get(f"tokenizer.ggml.{key}")
+        assert ours == theirs if isinstance(theirs, (str, int, type(None))) else list(ours) == list(theirs), key
+
+
+@pytest.mark.parametrize("name", ("gpt2.json", "llama2.json", "llama2.model"))
+def test_usual_vocabularies_can_be_said(name):
+    if not (DATA / "tokenizers" / name).is_file():
+        pytest.skip(f"no {DATA / 'tokenizers'}")
+    tok = files.load(DATA / "tokenizers" / name)
+    again = Tokenizer.from_tree(gguf_vocab.tree(gguf_vocab_save.metadata(tok), "x"))
+    for text in ("The quick brown fox jumps, doesn't it?", "Äpfel und 北京 12345 \n\n x"):
+        assert np.array_equal(tok.encode(text), again.encode(text))
+
+
+def test_vocabularies_that_gguf_cannot_say_are_refused():
+    words = Tokenizer.from_tree({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})
+    tree = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "pre_tokenizer": {"type": "Whitespace"}}
+    for tok in (words, Tokenizer.from_tree(tree)):
+        with pytest.raises(UserError, match="GGUF .* leave the tokenizer out"):
+            gguf_vocab_save.metadata(tok)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_convert_gives_the_same_200_tokens(tmp_path, capsys):
+    stories = DATA / "stories260k"
+    if not (stories / "stories260K.bin").is_file():
+        pytest.skip(f"no {stories}")
+    for name in ("stories260K.bin", "tok512.bin"):
+        shutil.copy(stories / name, tmp_path)
+    model, out = str(tmp_path / "stories260K.bin"), str(tmp_path / "out.gguf")
+    assert main(["convert", model, "-o", out, "--type", "F32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"] == Path(out).stat().st_size and told["tokenizer"] is True
+    assert main(["generate", out, "--temperature", "0", "--max-tokens", "200", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == (stories / "expected_greedy_200.txt").read_text().removesuffix("\n")
+    for words, part in ((["-o", out], "exists"), (["-o", "x.bin"], "no .gguf"), (["-o", out, "--force", "--type", "q2"], "--type q2 is unknown"), ([], "-o")):
+        assert main(["convert", model, *words]) == 2
+        error = capsys.readouterr().err
+        assert part in error and error.count("\n") == 1
+    assert main(["convert", out, "-o", out, "--force", "--type", "q8_0", "--without-tokenizer"]) == 0
+    small = pikojax.load(out, ready=False)
+    assert small.tokenizer is None and small.params["embed"].format == "q8_0" and Path(out).stat().st_size < told["bytes"] * 0.6
