@@ -1,6 +1,7 @@
 """Hugging Face's config.json → our config. What is not known is refused by name: a field may change what a model says.
 
     {"model_type": "qwen2", "hidden_size": 896, …}  →  LlamaConfig(d_model=896, qkv_bias=True, …)
+    {"model_type": "gpt2", "n_embd": 768, …}        →  GPTConfig(d_model=768, bias=True, activation="gelu_tanh", …)
 
 Three kinds of fields: those that are translated, those that cannot change the logits (`NEUTRAL`), and all others, which may
 stand there only with a value that means nothing (null, false, empty).
@@ -11,10 +12,10 @@ Leaves out: weights (`huggingface.py`), the tokenizer.
 import math
 from collections.abc import Mapping
 
-from pikojax.config import UserError, require
+from pikojax.config import GPTConfig, UserError, require
 from pikojax.llama_config import LlamaConfig
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
 NEUTRAL = {
     "_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache", "model_type", "initializer_range",
     "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "residual_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
@@ -26,7 +27,7 @@ NEUTRAL = {
     "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
     "suppress_tokens", "begin_suppress_tokens", "tf_legacy_loss", "cache_implementation", "use_mrope", "_attn_implementation",
     "attn_implementation", "_attn_implementation_autoset", "mlp_layer_types", "base_model_tp_plan", "kv_cache_dtype", "is_encoder_decoder",
-    "is_llama_config", "transformers.js_config", "neftune_noise_alpha",
+    "is_llama_config", "transformers.js_config", "neftune_noise_alpha", "attn_pdrop", "gradient_checkpointing",
 }  # fmt: skip
 WITHOUT_MEANING = (None, False, [], {}, "", 0)
 # What a family has where the field is absent: sliding_window, num_key_value_heads, head_dim, both softcaps.
@@ -34,13 +35,40 @@ WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), 
 HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4}
 WIDTHS = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
 SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
+GELUS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACTIVATIONS = {"silu": "silu", "swish": "silu", **GELUS}
 
 
-def to_config(raw: Mapping) -> LlamaConfig:
+def to_config(raw: Mapping) -> LlamaConfig | GPTConfig:
     """Raises UserError for what this file does not know."""
     fields = _Fields(raw)
-    family = fields.text("model_type")
-    require(family in FAMILIES, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(FAMILIES)}")
+    family, others = fields.text("model_type"), {"gpt2": _gpt2}
+    known = (*LLAMAS, *others)
+    require(family in known, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(known)}")
+    config = others[family](fields) if family in others else _llama(fields, family)
+    fields.done()
+    return config
+
+
+def _gpt2(fields: "_Fields") -> GPTConfig:
+    """GPT-2: our `classic` preset with biases and the GELU of tanh. What its config says of summaries is of other heads."""
+    fields.left -= {name for name in fields.raw if name.startswith("summary_")} | {"n_ctx", "reorder_and_upcast_attn"}
+    require(fields.flag("scale_attn_weights", True), "config.json has scale_attn_weights = false, which is not known here")
+    return GPTConfig(
+        d_model=fields.needed("n_embd"),
+        n_layers=fields.needed("n_layer", most=4096),
+        n_heads=fields.needed("n_head"),
+        d_hidden=fields.whole("n_inner"),
+        vocab_size=fields.needed("vocab_size"),
+        context=fields.needed("n_positions"),
+        norm_eps=fields.number("layer_norm_epsilon") or 1e-5,
+        activation=_one_of(GELUS, fields.text("activation_function") or "gelu_new"),
+        bias=True,
+        tie=fields.flag("tie_word_embeddings", True),
+    )
+
+
+def _llama(fields: "_Fields", family: str) -> LlamaConfig:
     gemma = family.startswith("gemma")
     n_heads, d_model = fields.needed("num_attention_heads"), fields.needed("hidden_size")
     cap_scores, cap_logits = SOFTCAPS.get(family, (None, None))
@@ -70,7 +98,6 @@ def to_config(raw: Mapping) -> LlamaConfig:
     if gemma and (scalar := fields.number("query_pre_attn_scalar", 256)) is not None:
         values["attention_scale"] = scalar**-0.5
     values |= _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
-    fields.done()
     return LlamaConfig(**values)
 
 
@@ -128,7 +155,10 @@ def _activation(fields: _Fields, gemma: bool) -> str:
     """Gemma's is `hidden_activation`; the `hidden_act` that stands beside it in the first files was a mistake."""
     usual = fields.text("hidden_act") or "silu"
     name = (fields.text("hidden_activation") or "gelu_pytorch_tanh") if gemma else usual
-    known = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+    return _one_of(ACTIVATIONS, name)
+
+
+def _one_of(known: Mapping[str, str], name: str) -> str:
     require(name in known, f"config.json has the activation {_short(name)!r}; there are: {', '.join(known)}")
     return known[name]
 

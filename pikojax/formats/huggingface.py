@@ -21,6 +21,7 @@ from pikojax.formats import hf_config, safetensors_file
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 LARGEST_JSON_BYTES = 64 << 20
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
+PREFIXES = ("model.", "transformer.")  # of what stands below a language model's head; folders of the bare model have none
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
 
@@ -47,7 +48,7 @@ def read(folder: str | Path, dtype=np.float32):
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
     source = Weights(folder)
-    params = _llama(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
+    params = READERS[config.name](config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
 
@@ -74,7 +75,7 @@ class Weights:
                 require(name not in self.files, f"{folder} has the tensor {name} in two files; download it again")
                 self.files[name] = opened
         self.left = {name for name in self.files if not IGNORED.fullmatch(name)}
-        self.prefix = "model." if any(name.startswith("model.") for name in self.files) else ""
+        self.prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in self.files)), "")
 
     def has(self, name: str) -> bool:
         return self.prefix + name in self.files or name in self.files
@@ -91,6 +92,34 @@ class Weights:
     def done(self) -> None:
         if self.left:
             raise UserError(f"{self.folder} has the tensor {sorted(self.left)[0]}, which this architecture does not use; its config.json may be another model's")
+
+
+def _gpt(cfg, source: Weights, cast: Callable) -> dict:
+    """GPT-2, whose matrices lie [in, out] already."""
+    D, F = cfg.d_model, cfg.d_hidden
+
+    def matrix(name: str, rows: int, columns: int) -> dict:
+        return {"kernel": cast(source.take(f"{name}.weight", (rows, columns))), "bias": cast(source.take(f"{name}.bias", (columns,)))}
+
+    def norm(name: str) -> dict:
+        return {"scale": cast(source.take(f"{name}.weight", (D,))), "bias": cast(source.take(f"{name}.bias", (D,)))}
+
+    def block(layer: int) -> dict:
+        at = f"h.{layer}."
+        matrices = {"qkv": ("attn.c_attn", D, 3 * D), "out": ("attn.c_proj", D, D), "up": ("mlp.c_fc", D, F), "down": ("mlp.c_proj", F, D)}
+        made = {ours: matrix(at + name, rows, columns) for ours, (name, rows, columns) in matrices.items()}
+        return made | {"norm1": norm(at + "ln_1"), "norm2": norm(at + "ln_2")}
+
+    made = {"embed": cast(source.take("wte.weight", (cfg.vocab_size, D))), "positions": cast(source.take("wpe.weight", (cfg.context, D)))}
+    made |= {"norm": norm("ln_f")} | _head(cfg, source, cast)
+    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+def _head(cfg, source: Weights, cast: Callable) -> dict:
+    if cfg.tie:
+        source.left.discard("lm_head.weight")
+        return {}
+    return {"head": cast(source.take("lm_head.weight", (cfg.vocab_size, cfg.d_model))).T}
 
 
 def _llama(cfg, source: Weights, cast: Callable) -> dict:
@@ -128,9 +157,8 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
             made |= {"post1": norm(f"layers.{layer}.post_attention_layernorm", D), "post2": norm(f"layers.{layer}.post_feedforward_layernorm", D)}
         return made
 
-    made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)}
-    if cfg.tie:
-        source.left.discard("lm_head.weight")
-    else:
-        made["head"] = cast(source.take("lm_head.weight", (cfg.vocab_size, D))).T
+    made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)} | _head(cfg, source, cast)
     return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+READERS = {"gpt": _gpt, "llama": _llama}
