@@ -11,7 +11,7 @@ from pikojax.formats import hf_config, huggingface
 from pikojax.models import catalog
 
 SAVED, ABOUT = saved("hf_families.npz")
-DECODERS = ("gpt2", "gpt2 untied")
+DECODERS = ("gpt2", "gpt2 untied", "mixtral", "qwen2_moe", "qwen3_moe")
 
 
 @pytest.mark.parametrize("case", DECODERS)

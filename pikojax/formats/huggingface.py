@@ -140,7 +140,11 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
 
     def block(layer: int) -> dict:
         at, mlp = f"layers.{layer}.self_attn.", f"layers.{layer}.mlp."
-        made = {"out": matrix(at + "o_proj", D, HC, cfg.out_bias), "down": matrix(mlp + "down_proj", D, F, cfg.mlp_bias)}
+        made = {"out": matrix(at + "o_proj", D, HC, cfg.out_bias)}
+        if cfg.n_experts is not None:
+            made["experts"] = _experts(cfg, source, cast, f"layers.{layer}.")
+        else:
+            made["down"] = matrix(mlp + "down_proj", D, F, cfg.mlp_bias)
         if fused:
             qkv = cast(source.take(at + "qkv_proj.weight", (HC + 2 * GC, D)))
             both = cast(source.take(mlp + "gate_up_proj.weight", (2 * F, D)))
@@ -148,7 +152,8 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
             made |= {name: {"kernel": part.T} for name, part in parts.items()}
         else:
             made |= {name: matrix(f"{at}{name}_proj", n, D, cfg.qkv_bias) for name, n in (("q", HC), ("k", GC), ("v", GC))}
-            made |= {name: matrix(f"{mlp}{name}_proj", F, D, cfg.mlp_bias) for name in ("gate", "up")}
+            if cfg.n_experts is None:
+                made |= {name: matrix(f"{mlp}{name}_proj", F, D, cfg.mlp_bias) for name in ("gate", "up")}
         if cfg.qk_norm:
             made |= {name: norm(f"{at}{name}", C) for name in ("q_norm", "k_norm")}
         before_mlp = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
@@ -159,6 +164,29 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
 
     made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)} | _head(cfg, source, cast)
     return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+def _experts(cfg, source: Weights, cast: Callable, at: str) -> dict:
+    """A layer's experts, one file tensor each, as stacks. Mixtral and Qwen name them differently."""
+    D, F, mixtral = cfg.d_model, cfg.d_expert, source.has(at + "block_sparse_moe.gate.weight")
+    at, names = (at + "block_sparse_moe.", ("w1", "w3", "w2")) if mixtral else (at + "mlp.", ("gate_proj", "up_proj", "down_proj"))
+
+    def stack(name: str, rows: int, columns: int) -> np.ndarray:
+        made = None
+        for expert in range(cfg.n_experts):
+            found = cast(source.take(f"{at}experts.{expert}.{name}.weight", (rows, columns)))
+            made = np.empty((cfg.n_experts, columns, rows), found.dtype) if made is None else made
+            made[expert] = found.T
+        return made
+
+    sizes = {"gate": (F, D), "up": (F, D), "down": (D, F)}
+    made = {ours: {"kernel": stack(name, *sizes[ours])} for ours, name in zip(sizes, names, strict=True)}
+    if cfg.d_shared is not None:
+        S = cfg.d_shared
+        wide = {"gate": (S, D), "up": (S, D), "down": (D, S)}
+        made["shared"] = {name: {"kernel": cast(source.take(f"{at}shared_expert.{name}_proj.weight", wide[name])).T} for name in wide}
+        made["shared"]["weight"] = cast(source.take(at + "shared_expert_gate.weight", (1, D))).T
+    return made | {"router": cast(source.take(at + "gate.weight", (cfg.n_experts, D))).T}
 
 
 READERS = {"gpt": _gpt, "llama": _llama}

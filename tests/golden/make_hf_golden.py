@@ -20,6 +20,10 @@ CASES = {  # name → (transformers' config class, its model class, its config)
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", dict(vocab_size=48, n_positions=64, n_embd=32, n_layer=3, n_head=4)),
     "gpt2 untied": ("GPT2Config", "GPT2LMHeadModel", dict(vocab_size=48, n_positions=64, n_embd=32, n_layer=2, n_head=4, n_inner=56,
         activation_function="gelu", layer_norm_epsilon=1e-3, tie_word_embeddings=False)),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", dict(**MOE, num_local_experts=5, sliding_window=16)),
+    "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", dict(**MOE, num_experts=7, moe_intermediate_size=24, shared_expert_intermediate_size=40)),
+    "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", dict(**BASE, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, head_dim=16,
+        norm_topk_prob=True)),
 }  # fmt: skip
 
 
