@@ -40,10 +40,10 @@ GELUS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tan
 ACTIVATIONS = {"silu": "silu", "swish": "silu", **GELUS}
 
 
-def to_config(raw: Mapping) -> LlamaConfig | GPTConfig:
-    """Raises UserError for what this file does not know."""
+def to_config(raw: Mapping):
+    """A LlamaConfig, GPTConfig or BertConfig. Raises UserError for what this file does not know."""
     fields = _Fields(raw)
-    family, others = fields.text("model_type"), {"gpt2": _gpt2}
+    family, others = fields.text("model_type"), {"gpt2": _gpt2, "bert": _bert}
     known = (*LLAMAS, *others)
     require(family in known, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(known)}")
     config = others[family](fields) if family in others else _llama(fields, family)
@@ -66,6 +66,26 @@ def _gpt2(fields: "_Fields") -> GPTConfig:
         activation=_one_of(GELUS, fields.text("activation_function") or "gelu_new"),
         bias=True,
         tie=fields.flag("tie_word_embeddings", True),
+    )
+
+
+def _bert(fields: "_Fields"):
+    from pikojax.models.bert import BertConfig  # which loads JAX
+
+    fields.left -= {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "tie_word_embeddings"}
+    kind = fields.text("position_embedding_type") or "absolute"
+    require(kind == "absolute", f"config.json has position_embedding_type = {_short(kind)}, which is not known here; wanted absolute")
+    require(not fields.flag("is_decoder", False), "config.json has is_decoder = true: a BERT that sees no later words is not known here")
+    return BertConfig(
+        d_model=fields.needed("hidden_size"),
+        n_layers=fields.needed("num_hidden_layers", most=4096),
+        n_heads=fields.needed("num_attention_heads"),
+        d_hidden=fields.needed("intermediate_size"),
+        vocab_size=fields.needed("vocab_size"),
+        context=fields.needed("max_position_embeddings"),
+        n_types=fields.whole("type_vocab_size") or 2,
+        norm_eps=fields.number("layer_norm_eps") or 1e-12,
+        activation=_one_of(GELUS, fields.text("hidden_act") or "gelu"),
     )
 
 

@@ -21,7 +21,7 @@ from pikojax.formats import hf_config, safetensors_file
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 LARGEST_JSON_BYTES = 64 << 20
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
-PREFIXES = ("model.", "transformer.")  # of what stands below a language model's head; folders of the bare model have none
+PREFIXES = ("model.", "transformer.", "bert.")  # of what stands below a language model's head; folders of the bare model have none
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
 
@@ -189,4 +189,28 @@ def _experts(cfg, source: Weights, cast: Callable, at: str) -> dict:
     return made | {"router": cast(source.take(at + "gate.weight", (cfg.n_experts, D))).T}
 
 
-READERS = {"gpt": _gpt, "llama": _llama}
+def _bert(cfg, source: Weights, cast: Callable) -> dict:
+    """The encoder alone: the pooler and the head of masked words, which stand in many folders, are not used."""
+    D, F = cfg.d_model, cfg.d_hidden
+    source.left -= {name for name in source.left if name.removeprefix("bert.").startswith(("pooler.", "cls."))}
+
+    def matrix(name: str, rows: int, columns: int) -> dict:
+        return {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T, "bias": cast(source.take(f"{name}.bias", (rows,)))}
+
+    def norm(name: str) -> dict:
+        scale, bias = ("gamma", "beta") if source.has(f"{name}.gamma") else ("weight", "bias")  # the oldest files' names
+        return {"scale": cast(source.take(f"{name}.{scale}", (D,))), "bias": cast(source.take(f"{name}.{bias}", (D,)))}
+
+    def block(layer: int) -> dict:
+        at = f"encoder.layer.{layer}."
+        made = {name[0]: matrix(f"{at}attention.self.{name}", D, D) for name in ("query", "key", "value")}
+        made |= {"out": matrix(at + "attention.output.dense", D, D), "norm1": norm(at + "attention.output.LayerNorm")}
+        made |= {"up": matrix(at + "intermediate.dense", F, D), "down": matrix(at + "output.dense", D, F)}
+        return made | {"norm2": norm(at + "output.LayerNorm")}
+
+    tables = {"embed": ("word", cfg.vocab_size), "positions": ("position", cfg.context), "types": ("token_type", cfg.n_types)}
+    made = {ours: cast(source.take(f"embeddings.{name}_embeddings.weight", (n, D))) for ours, (name, n) in tables.items()}
+    return made | {"norm": norm("embeddings.LayerNorm"), "blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+READERS = {"gpt": _gpt, "llama": _llama, "bert": _bert}

@@ -33,7 +33,7 @@ class Model(NamedTuple):
     config_class: type
     init: Callable  # (cfg, key) → params
     forward: Callable  # (cfg, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False) → Output, cache
-    new_cache: Callable  # (cfg, batch, slots, dtype) → cache
+    new_cache: Callable | None  # (cfg, batch, slots, dtype) → cache; None: an encoder
     axes: Callable  # (cfg) → the tree of logical axis names
 
 

@@ -15,6 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from make_llama_golden import BASE, draw  # noqa: E402
 
+BERT = dict(vocab_size=48, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=56, max_position_embeddings=64)
 MOE = {**BASE, "num_experts_per_tok": 2}
 CASES = {  # name → (transformers' config class, its model class, its config)
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", dict(vocab_size=48, n_positions=64, n_embd=32, n_layer=3, n_head=4)),
@@ -24,6 +25,8 @@ CASES = {  # name → (transformers' config class, its model class, its config)
     "qwen2_moe": ("Qwen2MoeConfig", "Qwen2MoeForCausalLM", dict(**MOE, num_experts=7, moe_intermediate_size=24, shared_expert_intermediate_size=40)),
     "qwen3_moe": ("Qwen3MoeConfig", "Qwen3MoeForCausalLM", dict(**BASE, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=24, head_dim=16,
         norm_topk_prob=True)),
+    "bert": ("BertConfig", "BertModel", BERT),
+    "bert of masked words": ("BertConfig", "BertForMaskedLM", dict(**BERT, layer_norm_eps=1e-5, type_vocab_size=3)),
 }  # fmt: skip
 
 
@@ -33,6 +36,8 @@ def main() -> None:
     from safetensors.numpy import load_file, save_file
 
     saved = {"tokens": np.random.default_rng(0).integers(0, BASE["vocab_size"], (2, 40)).astype(np.int32)}
+    saved["mask"] = (np.arange(40) < np.array([[40], [23]])).astype(np.int32)  # BERT: 17 tokens of the second row are padding
+    saved["types"] = np.broadcast_to(np.arange(40) // 11 % 2, (2, 40)).astype(np.int32)
     about = {}
     for case, (config_class, model_class, config) in CASES.items():
         model_class = getattr(transformers, model_class)
@@ -44,7 +49,11 @@ def main() -> None:
             model = model_class.from_pretrained(folder, attn_implementation="eager").eval()
             tokens = torch.from_numpy(saved["tokens"]).long()
             with torch.no_grad():
-                saved[case] = model(tokens).logits.numpy()
+                if case.startswith("bert"):
+                    more = {"attention_mask": torch.from_numpy(saved["mask"]).long(), "token_type_ids": torch.from_numpy(saved["types"]).long()}
+                    saved[case] = model(tokens, **more, output_hidden_states=True).hidden_states[-1].numpy()
+                else:
+                    saved[case] = model(tokens).logits.numpy()
             about[case] = {"config": json.loads((Path(folder) / "config.json").read_text()), "tensors": {name: list(shape) for name, shape in shapes.items()}}
     saved["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     np.savez_compressed(Path(__file__).parent / "hf_families.npz", **saved)
