@@ -5,6 +5,8 @@
 Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
+Each reader is a function from a source of tensors to our tree, and says alone what tensor goes where: `hf_write.py` runs it backwards.
+
 Leaves out: writing, downloads.
 """
 
@@ -89,6 +91,19 @@ class Weights:
         self.left.discard(full)
         return found
 
+    def take_less_1(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Gemma's norms, which files store less 1; in half precision the sum would be rounded."""
+        return self.take(name, shape).astype(np.float32) + 1
+
+    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
+        """Many tensors of one shape as one array."""
+        made = None
+        for i, name in enumerate(names):
+            found = self.take(name, shape)
+            made = np.empty((len(names), *shape), found.dtype) if made is None else made
+            made[i] = found
+        return made
+
     def done(self) -> None:
         if self.left:
             raise UserError(f"{self.folder} has the tensor {sorted(self.left)[0]}, which this architecture does not use; its config.json may be another model's")
@@ -129,10 +144,7 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     gemma = cfg.post_norms
 
     def norm(name: str, width: int) -> dict:
-        scale = source.take(name + ".weight", (width,))
-        if gemma:  # whose files store it less 1; in half precision the sum would be rounded
-            scale = scale.astype(np.float32) + 1
-        return {"scale": cast(scale)}
+        return {"scale": cast((source.take_less_1 if gemma else source.take)(name + ".weight", (width,)))}
 
     def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
         made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}
@@ -171,16 +183,11 @@ def _experts(cfg, source: Weights, cast: Callable, at: str) -> dict:
     D, F, mixtral = cfg.d_model, cfg.d_expert, source.has(at + "block_sparse_moe.gate.weight")
     at, names = (at + "block_sparse_moe.", ("w1", "w3", "w2")) if mixtral else (at + "mlp.", ("gate_proj", "up_proj", "down_proj"))
 
-    def stack(name: str, rows: int, columns: int) -> np.ndarray:
-        made = None
-        for expert in range(cfg.n_experts):
-            found = cast(source.take(f"{at}experts.{expert}.{name}.weight", (rows, columns)))
-            made = np.empty((cfg.n_experts, columns, rows), found.dtype) if made is None else made
-            made[expert] = found.T
-        return made
+    def stack(name: str, shape: tuple[int, int]) -> np.ndarray:
+        return cast(source.take_stack([f"{at}experts.{expert}.{name}.weight" for expert in range(cfg.n_experts)], shape)).swapaxes(1, 2)
 
     sizes = {"gate": (F, D), "up": (F, D), "down": (D, F)}
-    made = {ours: {"kernel": stack(name, *sizes[ours])} for ours, name in zip(sizes, names, strict=True)}
+    made = {ours: {"kernel": stack(name, sizes[ours])} for ours, name in zip(sizes, names, strict=True)}
     if cfg.d_shared is not None:
         S = cfg.d_shared
         wide = {"gate": (S, D), "up": (S, D), "down": (D, S)}
