@@ -14,7 +14,7 @@ SAVED, ABOUT = saved("hf_families.npz")
 DECODERS = ("gpt2", "gpt2 untied", "mixtral", "qwen2_moe", "qwen3_moe")
 
 
-@pytest.mark.parametrize("case", DECODERS)
+@pytest.mark.parametrize("case", [case if case in ("gpt2", "qwen2_moe") else pytest.param(case, marks=pytest.mark.slow) for case in DECODERS])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = huggingface.read(write_folder(tmp_path / "m", ABOUT[case]))
     tokens_BT, wanted = jnp.asarray(SAVED["tokens"]), SAVED[case]
@@ -60,7 +60,7 @@ def encoded(cfg, params, tokens_BT, mask_BT=None):
     return run(params)[0]
 
 
-@pytest.mark.parametrize("case", ["bert", "bert of masked words"])
+@pytest.mark.parametrize("case", ["bert", pytest.param("bert of masked words", marks=pytest.mark.slow)])
 def test_hidden_states_are_those_of_transformers(case, tmp_path):
     cfg, params = huggingface.read(write_folder(tmp_path / "m", ABOUT[case]))
     tokens_BT, mask_BT, wanted = (jnp.asarray(SAVED[name]) for name in ("tokens", "mask", case))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hf_folders import saved, write_folder
+from hf_folders import draw, saved, write_folder
 
 from pikojax.config import GPTConfig, LlamaConfig, UserError
 from pikojax.formats import hf_write, huggingface
@@ -43,9 +43,8 @@ OURS = {
 def model(case: str, tmp_path):
     if case in OURS:
         cfg = OURS[case]
-        params = catalog[cfg.name].init(cfg, jax.random.key(0))
-        drawn = iter(jax.random.split(jax.random.key(1), 99))  # norms and biases too
-        return cfg, jax.tree.map(lambda leaf: 2 * leaf + 0.1 * jax.random.normal(next(drawn), leaf.shape), params)
+        shapes = jax.eval_shape(lambda: catalog[cfg.name].init(cfg, jax.random.key(0)))
+        return cfg, jax.tree_util.tree_map_with_path(lambda path, leaf: draw(str(path), leaf.shape), shapes)
     return huggingface.read(write_folder(tmp_path / "given", (LLAMAS | FAMILIES)[case]))
 
 
@@ -167,4 +166,4 @@ def test_bfloat16_is_written_as_such(tmp_path):
     folder = hf_write.write(tmp_path / "made", cfg, params, dtype=jnp.bfloat16)
     found = huggingface.read(folder, dtype=None)[1]
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
-    assert np.array_equal(found["embed"], np.asarray(params["embed"].astype(jnp.bfloat16)))
+    assert np.array_equal(found["embed"], params["embed"].astype(jnp.bfloat16))

@@ -236,7 +236,11 @@ def _rename(beside: Path, folder: Path, force: bool) -> None:
     if force and folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
         os.rename(folder, aside)
-        os.rename(beside, folder)
+        try:
+            os.rename(beside, folder)
+        except OSError:
+            os.rename(aside, folder)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.rename(beside, folder)

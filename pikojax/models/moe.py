@@ -4,7 +4,8 @@
 
 with p_e divided by the sum of the k where `norm_topk`. No token is dropped: the pairs (token, expert) are sorted by expert and cut into
 blocks of as many rows as an expert has on average, each block within one expert, and a loop multiplies block by block. For a single
-token the blocks are its k experts, one row each: no other expert's weights are touched.
+token the blocks are its k experts, one row each: no other expert's weights are touched. A quantized expert is read where it lies; of a
+float one XLA makes a copy before it multiplies.
 
 Leaves out: the loss that spreads tokens over experts in training, experts on several devices, a backward pass that is quick (each
 block's gradient is added to that of the whole stack), blocks of layers without experts among those with them.
