@@ -1,9 +1,10 @@
-"""The config block of the model `llama`: one architecture whose switches make it Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Phi-3, Gemma 2 and 3.
+"""The config block of the model `llama`: one architecture whose switches make it Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Phi-3,
+Gemma 2 and 3, Mixtral and Qwen's mixtures of experts.
 
     [model]
     name = "llama"                  d_model = 576 … for a model of one's own; files of other people's models bring their own values
 
-Leaves out: mixtures of experts (`moe`), positions by other means than rotation.
+Leaves out: positions by other means than rotation.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class LlamaConfig:
     mlp_bias: bool = False
     qk_norm: bool = False  # Qwen 3, Gemma 3: queries and keys are normalized head by head
     post_norms: bool = False  # Gemma: what leaves attention and MLP is normalized too
+    n_experts: int | None = None  # of each layer, in place of its MLP
+    n_experts_used: int = 2  # by a token
+    d_expert: int | None = None  # None: d_hidden, which nothing else uses then
+    d_shared: int | None = None  # Qwen 2: width of an expert for all tokens besides; None: there is none
+    norm_topk: bool = True  # the weights of a token's experts are made to sum to 1
     rope_base: float = 10_000.0
     rope_fraction: float = 1.0  # of each head that is rotated
     rope_scaling: Literal["none", "linear", "llama3", "yarn"] = "none"  # for contexts longer than the model was first trained on
@@ -68,8 +74,13 @@ class LlamaConfig:
         )
         fill("d_head", self.d_model // self.n_heads)
         fill("d_hidden", -(-8 * self.d_model // (3 * 64)) * 64)
-        for key in ("d_head", "d_hidden"):
-            require(getattr(self, key) >= 1, f"model.{key} = {getattr(self, key)}; give 1 or more")
+        if self.n_experts is not None:
+            fill("d_expert", self.d_hidden)
+        for key in ("d_head", "d_hidden", "n_experts", "d_expert", "d_shared"):
+            require(getattr(self, key) is None or getattr(self, key) >= 1, f"model.{key} = {getattr(self, key)}; give 1 or more")
+        if (most := self.n_experts) is not None:
+            require(1 <= self.n_experts_used <= most, f"model.n_experts_used = {self.n_experts_used} of n_experts = {most}; give 1 to {most}")
+            require(not self.mlp_bias, "model.mlp_bias = true with experts, which have none; turn one of them off")
         require(
             self.n_heads % self.n_kv_heads == 0,
             f"model.n_heads = {self.n_heads} is no multiple of n_kv_heads = {self.n_kv_heads}; change one of them",

@@ -1,57 +1,30 @@
 """The Llama family: what transformers computes, from Hugging Face folders, with a cache and without, stacked and not; llama2.c's model word for word."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
+import hf_folders
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from hf_folders import in_pieces
 
 from pikojax.config import LlamaConfig, UserError
 from pikojax.formats import hf_config, huggingface, llama2c
 from pikojax.models import layers, llama
 from pikojax.text.tokenizer import Tokenizer
 
-GOLDEN = Path(__file__).parent / "golden"
 STORIES = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "stories260k"
-spec = importlib.util.spec_from_file_location("make_llama_golden", GOLDEN / "make_llama_golden.py")
-made = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(made)
-SAVED = np.load(GOLDEN / "llama_family.npz")
-ABOUT = json.loads(SAVED["about"].tobytes())
+SAVED, ABOUT = hf_folders.saved("llama_family.npz")
 
 
 def write_folder(folder: Path, case: str, change=lambda config, tensors: None, shards: int = 1) -> Path:
-    config, shapes = json.loads(json.dumps(ABOUT[case]["config"])), ABOUT[case]["tensors"]
-    tensors = {name: made.draw(name, tuple(shape)) for name, shape in shapes.items()}
-    change(config, tensors)
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors")
-    else:
-        files = {name: f"model-{i % shards + 1:05}-of-{shards:05}.safetensors" for i, name in enumerate(tensors)}
-        for file in set(files.values()):
-            save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
-    return folder
+    return hf_folders.write_folder(folder, ABOUT[case], change, shards)
 
 
-def in_pieces(cfg, params, tokens_BT, sizes) -> np.ndarray:
-    step = jax.jit(lambda params, tokens_BT, cache: llama.forward(cfg, params, tokens_BT, cache))
-    cache, found, at = llama.new_cache(cfg, len(tokens_BT), 48), [], 0
-    for size in sizes:
-        out, cache = step(params, tokens_BT[:, at : at + size], cache)
-        found.append(np.asarray(out.logits))
-        at += size
-    return np.concatenate(found, axis=1)
-
-
-@pytest.mark.parametrize("case", [case if case in ("llama3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in made.CASES])
+@pytest.mark.parametrize("case", [case if case in ("llama3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = huggingface.read(write_folder(tmp_path / "m", case))
     tokens_BT, wanted = jnp.asarray(SAVED["tokens"]), SAVED[case]
@@ -79,7 +52,7 @@ def test_bfloat16_is_read_bit_for_bit(tmp_path):
 
     short = lambda config, tensors: tensors.update({name: array.astype(ml_dtypes.bfloat16) for name, array in tensors.items()})
     found = huggingface.read(write_folder(tmp_path / "m", "llama", short))[1]
-    assert np.array_equal(found["embed"], made.draw("model.embed_tokens.weight", found["embed"].shape).astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert np.array_equal(found["embed"], hf_folders.draw("model.embed_tokens.weight", found["embed"].shape).astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
 def test_norms_of_gemma_gain_their_1_in_float32(tmp_path):
@@ -117,7 +90,7 @@ def test_what_is_not_known_is_refused_by_name(what, tmp_path):
 ODD = (5, "x", [], {}, [1], {"a": 1}, 0, -1, 1e400, True, None, "\n", 10**30, 0.5)
 
 
-@pytest.mark.parametrize("case", made.CASES)
+@pytest.mark.parametrize("case", ABOUT)
 def test_odd_values_make_a_config_or_one_line(case):
     config = ABOUT[case]["config"]
     assert hf_config.to_config(config).n_layers == config["num_hidden_layers"]
@@ -136,7 +109,7 @@ def test_odd_values_make_a_config_or_one_line(case):
     assert 0 < n_read < len(changed)
 
 
-SHORT = {name: made.BASE[name] for name in made.BASE}
+SHORT = dict(vocab_size=48, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
 ABSENT = {  # what a family has where its config says nothing
     "llama": dict(window=None, norm_eps=1e-6, d_head=8, tie=False),
     "mistral": dict(window=4096, global_every=None, d_head=8),

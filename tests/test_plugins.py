@@ -52,7 +52,7 @@ def test_a_plug_in_is_loaded_when_it_is_named_and_not_before(site):
         ("pikojax.models", "bigram", "pikojax-example", "0.3", None),
         ("pikojax.tokenizers", "Bytes", "pikojax-example", "0.3", None),
     ]
-    assert "bigram" in catalog and list(catalog) == ["gpt", "llama", "bigram"]
+    assert "bigram" in catalog and list(catalog) == ["gpt", "llama", "bert", "bigram"]
     load_config(None, [])
     assert catalog["gpt"] and "pikojax_example" not in sys.modules
     config = load_config(None, ["model.name=bigram", "model.context=8"])
@@ -65,7 +65,7 @@ def test_a_plug_in_is_loaded_when_it_is_named_and_not_before(site):
 def test_an_unknown_name_is_told_what_there_is(site):
     with pytest.raises(UserError, match="did you mean 'bigram'"):
         load_config(None, ["model.name=bigrams"])
-    with pytest.raises(UserError, match="no model 'x'; there are: gpt, llama, bigram"):
+    with pytest.raises(UserError, match="no model 'x'; there are: gpt, llama, bert, bigram"):
         catalog["x"]
 
 
@@ -132,7 +132,7 @@ def test_what_is_built_in_comes_first(site):
     assert load_config(None, []).model.name == "gpt" and catalog["gpt"].config_class.__name__ == "GPTConfig"
     tok = train_char(["ab"])
     assert type(tok).from_tree(tok.to_json()).encode("ba").tolist() == [1, 0]
-    assert list(catalog) == ["gpt", "llama", "bigram"]
+    assert list(catalog) == ["gpt", "llama", "bert", "bigram"]
 
 
 def test_doctor_lists_them_and_loads_none(site):

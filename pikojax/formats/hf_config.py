@@ -1,6 +1,7 @@
 """Hugging Face's config.json → our config. What is not known is refused by name: a field may change what a model says.
 
     {"model_type": "qwen2", "hidden_size": 896, …}  →  LlamaConfig(d_model=896, qkv_bias=True, …)
+    {"model_type": "gpt2", "n_embd": 768, …}        →  GPTConfig(d_model=768, bias=True, activation="gelu_tanh", …)
 
 Three kinds of fields: those that are translated, those that cannot change the logits (`NEUTRAL`), and all others, which may
 stand there only with a value that means nothing (null, false, empty).
@@ -11,10 +12,10 @@ Leaves out: weights (`huggingface.py`), the tokenizer.
 import math
 from collections.abc import Mapping
 
-from pikojax.config import UserError, require
+from pikojax.config import GPTConfig, UserError, require
 from pikojax.llama_config import LlamaConfig
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text")
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe")
 NEUTRAL = {
     "_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache", "model_type", "initializer_range",
     "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "residual_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
@@ -26,25 +27,73 @@ NEUTRAL = {
     "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
     "suppress_tokens", "begin_suppress_tokens", "tf_legacy_loss", "cache_implementation", "use_mrope", "_attn_implementation",
     "attn_implementation", "_attn_implementation_autoset", "mlp_layer_types", "base_model_tp_plan", "kv_cache_dtype", "is_encoder_decoder",
-    "is_llama_config", "transformers.js_config", "neftune_noise_alpha",
+    "is_llama_config", "transformers.js_config", "neftune_noise_alpha", "output_router_logits", "router_aux_loss_coef",
+    "router_jitter_noise", "attn_pdrop", "gradient_checkpointing",
 }  # fmt: skip
 WITHOUT_MEANING = (None, False, [], {}, "", 0)
 # What a family has where the field is absent: sliding_window, num_key_value_heads, head_dim, both softcaps.
-WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"), 4096)
-HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4}
+WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "qwen2_moe", "qwen3_moe"), 4096)
+HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4, "mixtral": 8, "qwen2_moe": 16, "qwen3_moe": 4}
 WIDTHS = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
 SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
+GELUS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACTIVATIONS = {"silu": "silu", "swish": "silu", **GELUS}
 
 
-def to_config(raw: Mapping) -> LlamaConfig:
-    """Raises UserError for what this file does not know."""
+def to_config(raw: Mapping):
+    """A LlamaConfig, GPTConfig or BertConfig. Raises UserError for what this file does not know."""
     fields = _Fields(raw)
-    family = fields.text("model_type")
-    require(family in FAMILIES, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(FAMILIES)}")
+    family, others = fields.text("model_type"), {"gpt2": _gpt2, "bert": _bert}
+    known = (*LLAMAS, *others)
+    require(family in known, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(known)}")
+    config = others[family](fields) if family in others else _llama(fields, family)
+    fields.done()
+    return config
+
+
+def _gpt2(fields: "_Fields") -> GPTConfig:
+    """GPT-2: our `classic` preset with biases and the GELU of tanh. What its config says of summaries is of other heads."""
+    fields.left -= {name for name in fields.raw if name.startswith("summary_")} | {"n_ctx", "reorder_and_upcast_attn"}
+    require(fields.flag("scale_attn_weights", True), "config.json has scale_attn_weights = false, which is not known here")
+    return GPTConfig(
+        d_model=fields.needed("n_embd"),
+        n_layers=fields.needed("n_layer", most=4096),
+        n_heads=fields.needed("n_head"),
+        d_hidden=fields.whole("n_inner"),
+        vocab_size=fields.needed("vocab_size"),
+        context=fields.needed("n_positions"),
+        norm_eps=fields.number("layer_norm_epsilon") or 1e-5,
+        activation=_one_of(GELUS, fields.text("activation_function") or "gelu_new"),
+        bias=True,
+        tie=fields.flag("tie_word_embeddings", True),
+    )
+
+
+def _bert(fields: "_Fields"):
+    from pikojax.models.bert import BertConfig  # which loads JAX
+
+    fields.left -= {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "tie_word_embeddings"}
+    kind = fields.text("position_embedding_type") or "absolute"
+    require(kind == "absolute", f"config.json has position_embedding_type = {_short(kind)}, which is not known here; wanted absolute")
+    require(not fields.flag("is_decoder", False), "config.json has is_decoder = true: a BERT that sees no later words is not known here")
+    return BertConfig(
+        d_model=fields.needed("hidden_size"),
+        n_layers=fields.needed("num_hidden_layers", most=4096),
+        n_heads=fields.needed("num_attention_heads"),
+        d_hidden=fields.needed("intermediate_size"),
+        vocab_size=fields.needed("vocab_size"),
+        context=fields.needed("max_position_embeddings"),
+        n_types=fields.whole("type_vocab_size") or 2,
+        norm_eps=fields.number("layer_norm_eps") or 1e-12,
+        activation=_one_of(GELUS, fields.text("hidden_act") or "gelu"),
+    )
+
+
+def _llama(fields: "_Fields", family: str) -> LlamaConfig:
     gemma = family.startswith("gemma")
     n_heads, d_model = fields.needed("num_attention_heads"), fields.needed("hidden_size")
     cap_scores, cap_logits = SOFTCAPS.get(family, (None, None))
-    biased = family in ("llama", "qwen3", "gemma2", "gemma3_text") and fields.flag("attention_bias", False)
+    biased = family in ("llama", "qwen3", "gemma2", "gemma3_text", "qwen3_moe") and fields.flag("attention_bias", False)
     values = dict(
         d_model=d_model,
         n_layers=fields.needed("num_hidden_layers", most=4096),
@@ -54,12 +103,12 @@ def to_config(raw: Mapping) -> LlamaConfig:
         d_hidden=fields.needed("intermediate_size"),
         vocab_size=fields.needed("vocab_size"),
         context=fields.needed("max_position_embeddings"),
-        norm_eps=fields.number("rms_norm_eps") or (1e-5 if family == "phi3" else 1e-6),
+        norm_eps=fields.number("rms_norm_eps") or (1e-5 if family in ("phi3", "mixtral") else 1e-6),
         tie=fields.flag("tie_word_embeddings", gemma),
-        qkv_bias=biased or family == "qwen2",
+        qkv_bias=biased or family == "qwen2" or family == "qwen2_moe" and fields.flag("qkv_bias", True),
         out_bias=biased,
         mlp_bias=family == "llama" and fields.flag("mlp_bias", False),
-        qk_norm=family in ("qwen3", "gemma3_text"),
+        qk_norm=family in ("qwen3", "gemma3_text", "qwen3_moe"),
         post_norms=gemma,
         embed_scale=math.sqrt(d_model) if gemma else 1.0,
         activation=_activation(fields, gemma),
@@ -69,9 +118,24 @@ def to_config(raw: Mapping) -> LlamaConfig:
     )
     if gemma and (scalar := fields.number("query_pre_attn_scalar", 256)) is not None:
         values["attention_scale"] = scalar**-0.5
-    values |= _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
-    fields.done()
+    values |= _experts(fields, family) | _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
     return LlamaConfig(**values)
+
+
+def _experts(fields: "_Fields", family: str) -> dict:
+    most = {"most": 4096}
+    if family == "mixtral":
+        return dict(n_experts=fields.whole("num_local_experts", **most) or 8, n_experts_used=fields.whole("num_experts_per_tok", **most) or 2)
+    if not family.endswith("_moe"):
+        return {}
+    step = fields.whole("decoder_sparse_step", 1)
+    require(step in (None, 1), f"config.json has decoder_sparse_step = {step}: layers without experts among those with them are not known here")
+    older, newer = fields.whole("num_experts", **most), fields.whole("num_local_experts", **most)
+    n, used, width = (60, 4, 1408) if family == "qwen2_moe" else (128, 8, 768)
+    values = dict(n_experts=older or newer or n, n_experts_used=fields.whole("num_experts_per_tok", **most) or used)
+    if family == "qwen2_moe":
+        values["d_shared"] = fields.whole("shared_expert_intermediate_size", 5632)
+    return values | dict(norm_topk=fields.flag("norm_topk_prob", False), d_expert=fields.whole("moe_intermediate_size") or width)
 
 
 class _Fields:
@@ -128,7 +192,10 @@ def _activation(fields: _Fields, gemma: bool) -> str:
     """Gemma's is `hidden_activation`; the `hidden_act` that stands beside it in the first files was a mistake."""
     usual = fields.text("hidden_act") or "silu"
     name = (fields.text("hidden_activation") or "gelu_pytorch_tanh") if gemma else usual
-    known = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+    return _one_of(ACTIVATIONS, name)
+
+
+def _one_of(known: Mapping[str, str], name: str) -> str:
     require(name in known, f"config.json has the activation {_short(name)!r}; there are: {', '.join(known)}")
     return known[name]
 
@@ -136,7 +203,8 @@ def _activation(fields: _Fields, gemma: bool) -> str:
 def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
     """Which layers see only a window. Llama ignores what is said of windows, Qwen too unless `use_sliding_window` is true."""
     qwen, gemma = family.startswith("qwen"), family.startswith("gemma")
-    kinds, window = fields.list_of("layer_types"), fields.whole("sliding_window", WINDOWS.get(family))
+    seen = family == "llama" or qwen and not fields.flag("use_sliding_window", False)  # in full, by every layer
+    kinds, window = fields.list_of("layer_types"), fields.whole("sliding_window", WINDOWS.get(family), least=0 if seen else 1)
     first_local = fields.whole("max_window_layers", 28, least=0)
     if family == "gemma2":
         same = fields.whole("sliding_window_size", window)
@@ -148,7 +216,7 @@ def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
     if gemma:
         saved, written = fields.whole("_sliding_window_pattern", most=4096), fields.whole("sliding_window_pattern", most=4096)
         every = written or saved or (2 if family == "gemma2" else 6)
-    if family == "llama" or qwen and not fields.flag("use_sliding_window", False):
+    if seen:
         window = None
     if kinds is not None:
         require(len(kinds) == n_layers, f"config.json lists layer_types for {len(kinds)} layers, it has {n_layers}")
@@ -194,7 +262,7 @@ def _rope(fields: _Fields, family: str, context: int) -> dict:
         local.done()
     scaling = _Fields(scaling or {}, name)
     base = scaling.number("rope_theta") or base
-    found = {"rope_base": float(base or (1e6 if family == "gemma3_text" else 1e4))}
+    found = {"rope_base": float(base or (1e6 if family in ("gemma3_text", "mixtral") else 1e4))}
     if family == "gemma3_text":
         found["rope_base_local"] = float(local_base or 1e4)
     kind, older = scaling.text("rope_type"), scaling.text("type")

@@ -5,6 +5,8 @@
 Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
+Each reader is a function from a source of tensors to our tree, and says alone what tensor goes where: `hf_write.py` runs it backwards.
+
 Leaves out: writing, downloads.
 """
 
@@ -21,6 +23,7 @@ from pikojax.formats import hf_config, safetensors_file
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 LARGEST_JSON_BYTES = 64 << 20
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
+PREFIXES = ("model.", "transformer.", "bert.")  # of what stands below a language model's head; folders of the bare model have none
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
 
@@ -47,7 +50,7 @@ def read(folder: str | Path, dtype=np.float32):
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
     source = Weights(folder)
-    params = _llama(config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
+    params = READERS[config.name](config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
 
@@ -74,7 +77,7 @@ class Weights:
                 require(name not in self.files, f"{folder} has the tensor {name} in two files; download it again")
                 self.files[name] = opened
         self.left = {name for name in self.files if not IGNORED.fullmatch(name)}
-        self.prefix = "model." if any(name.startswith("model.") for name in self.files) else ""
+        self.prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in self.files)), "")
 
     def has(self, name: str) -> bool:
         return self.prefix + name in self.files or name in self.files
@@ -88,9 +91,50 @@ class Weights:
         self.left.discard(full)
         return found
 
+    def take_less_1(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Gemma's norms, which files store less 1; in half precision the sum would be rounded."""
+        return self.take(name, shape).astype(np.float32) + 1
+
+    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
+        """Many tensors of one shape as one array."""
+        made = None
+        for i, name in enumerate(names):
+            found = self.take(name, shape)
+            made = np.empty((len(names), *shape), found.dtype) if made is None else made
+            made[i] = found
+        return made
+
     def done(self) -> None:
         if self.left:
             raise UserError(f"{self.folder} has the tensor {sorted(self.left)[0]}, which this architecture does not use; its config.json may be another model's")
+
+
+def _gpt(cfg, source: Weights, cast: Callable) -> dict:
+    """GPT-2, whose matrices lie [in, out] already."""
+    D, F = cfg.d_model, cfg.d_hidden
+
+    def matrix(name: str, rows: int, columns: int) -> dict:
+        return {"kernel": cast(source.take(f"{name}.weight", (rows, columns))), "bias": cast(source.take(f"{name}.bias", (columns,)))}
+
+    def norm(name: str) -> dict:
+        return {"scale": cast(source.take(f"{name}.weight", (D,))), "bias": cast(source.take(f"{name}.bias", (D,)))}
+
+    def block(layer: int) -> dict:
+        at = f"h.{layer}."
+        matrices = {"qkv": ("attn.c_attn", D, 3 * D), "out": ("attn.c_proj", D, D), "up": ("mlp.c_fc", D, F), "down": ("mlp.c_proj", F, D)}
+        made = {ours: matrix(at + name, rows, columns) for ours, (name, rows, columns) in matrices.items()}
+        return made | {"norm1": norm(at + "ln_1"), "norm2": norm(at + "ln_2")}
+
+    made = {"embed": cast(source.take("wte.weight", (cfg.vocab_size, D))), "positions": cast(source.take("wpe.weight", (cfg.context, D)))}
+    made |= {"norm": norm("ln_f")} | _head(cfg, source, cast)
+    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+def _head(cfg, source: Weights, cast: Callable) -> dict:
+    if cfg.tie:
+        source.left.discard("lm_head.weight")
+        return {}
+    return {"head": cast(source.take("lm_head.weight", (cfg.vocab_size, cfg.d_model))).T}
 
 
 def _llama(cfg, source: Weights, cast: Callable) -> dict:
@@ -100,10 +144,7 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
     gemma = cfg.post_norms
 
     def norm(name: str, width: int) -> dict:
-        scale = source.take(name + ".weight", (width,))
-        if gemma:  # whose files store it less 1; in half precision the sum would be rounded
-            scale = scale.astype(np.float32) + 1
-        return {"scale": cast(scale)}
+        return {"scale": cast((source.take_less_1 if gemma else source.take)(name + ".weight", (width,)))}
 
     def matrix(name: str, rows: int, columns: int, bias: bool) -> dict:
         made = {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T}
@@ -111,7 +152,11 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
 
     def block(layer: int) -> dict:
         at, mlp = f"layers.{layer}.self_attn.", f"layers.{layer}.mlp."
-        made = {"out": matrix(at + "o_proj", D, HC, cfg.out_bias), "down": matrix(mlp + "down_proj", D, F, cfg.mlp_bias)}
+        made = {"out": matrix(at + "o_proj", D, HC, cfg.out_bias)}
+        if cfg.n_experts is not None:
+            made["experts"] = _experts(cfg, source, cast, f"layers.{layer}.")
+        else:
+            made["down"] = matrix(mlp + "down_proj", D, F, cfg.mlp_bias)
         if fused:
             qkv = cast(source.take(at + "qkv_proj.weight", (HC + 2 * GC, D)))
             both = cast(source.take(mlp + "gate_up_proj.weight", (2 * F, D)))
@@ -119,7 +164,8 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
             made |= {name: {"kernel": part.T} for name, part in parts.items()}
         else:
             made |= {name: matrix(f"{at}{name}_proj", n, D, cfg.qkv_bias) for name, n in (("q", HC), ("k", GC), ("v", GC))}
-            made |= {name: matrix(f"{mlp}{name}_proj", F, D, cfg.mlp_bias) for name in ("gate", "up")}
+            if cfg.n_experts is None:
+                made |= {name: matrix(f"{mlp}{name}_proj", F, D, cfg.mlp_bias) for name in ("gate", "up")}
         if cfg.qk_norm:
             made |= {name: norm(f"{at}{name}", C) for name in ("q_norm", "k_norm")}
         before_mlp = "pre_feedforward_layernorm" if gemma else "post_attention_layernorm"
@@ -128,9 +174,50 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
             made |= {"post1": norm(f"layers.{layer}.post_attention_layernorm", D), "post2": norm(f"layers.{layer}.post_feedforward_layernorm", D)}
         return made
 
-    made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)}
-    if cfg.tie:
-        source.left.discard("lm_head.weight")
-    else:
-        made["head"] = cast(source.take("lm_head.weight", (cfg.vocab_size, D))).T
+    made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)} | _head(cfg, source, cast)
     return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+def _experts(cfg, source: Weights, cast: Callable, at: str) -> dict:
+    """A layer's experts, one file tensor each, as stacks. Mixtral and Qwen name them differently."""
+    D, F, mixtral = cfg.d_model, cfg.d_expert, source.has(at + "block_sparse_moe.gate.weight")
+    at, names = (at + "block_sparse_moe.", ("w1", "w3", "w2")) if mixtral else (at + "mlp.", ("gate_proj", "up_proj", "down_proj"))
+
+    def stack(name: str, shape: tuple[int, int]) -> np.ndarray:
+        return cast(source.take_stack([f"{at}experts.{expert}.{name}.weight" for expert in range(cfg.n_experts)], shape)).swapaxes(1, 2)
+
+    sizes = {"gate": (F, D), "up": (F, D), "down": (D, F)}
+    made = {ours: {"kernel": stack(name, sizes[ours])} for ours, name in zip(sizes, names, strict=True)}
+    if cfg.d_shared is not None:
+        S = cfg.d_shared
+        wide = {"gate": (S, D), "up": (S, D), "down": (D, S)}
+        made["shared"] = {name: {"kernel": cast(source.take(f"{at}shared_expert.{name}_proj.weight", wide[name])).T} for name in wide}
+        made["shared"]["weight"] = cast(source.take(at + "shared_expert_gate.weight", (1, D))).T
+    return made | {"router": cast(source.take(at + "gate.weight", (cfg.n_experts, D))).T}
+
+
+def _bert(cfg, source: Weights, cast: Callable) -> dict:
+    """The encoder alone: the pooler and the head of masked words, which stand in many folders, are not used."""
+    D, F = cfg.d_model, cfg.d_hidden
+    source.left -= {name for name in source.left if name.removeprefix("bert.").startswith(("pooler.", "cls."))}
+
+    def matrix(name: str, rows: int, columns: int) -> dict:
+        return {"kernel": cast(source.take(f"{name}.weight", (rows, columns))).T, "bias": cast(source.take(f"{name}.bias", (rows,)))}
+
+    def norm(name: str) -> dict:
+        scale, bias = ("gamma", "beta") if source.has(f"{name}.gamma") else ("weight", "bias")  # the oldest files' names
+        return {"scale": cast(source.take(f"{name}.{scale}", (D,))), "bias": cast(source.take(f"{name}.{bias}", (D,)))}
+
+    def block(layer: int) -> dict:
+        at = f"encoder.layer.{layer}."
+        made = {name[0]: matrix(f"{at}attention.self.{name}", D, D) for name in ("query", "key", "value")}
+        made |= {"out": matrix(at + "attention.output.dense", D, D), "norm1": norm(at + "attention.output.LayerNorm")}
+        made |= {"up": matrix(at + "intermediate.dense", F, D), "down": matrix(at + "output.dense", D, F)}
+        return made | {"norm2": norm(at + "output.LayerNorm")}
+
+    tables = {"embed": ("word", cfg.vocab_size), "positions": ("position", cfg.context), "types": ("token_type", cfg.n_types)}
+    made = {ours: cast(source.take(f"embeddings.{name}_embeddings.weight", (n, D))) for ours, (name, n) in tables.items()}
+    return made | {"norm": norm("embeddings.LayerNorm"), "blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+
+
+READERS = {"gpt": _gpt, "llama": _llama, "bert": _bert}

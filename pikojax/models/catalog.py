@@ -6,12 +6,14 @@ from importlib import import_module
 from pikojax import plugins
 from pikojax.config import MODEL_BLOCKS, require
 
+ENCODERS = ("bert",)  # which make no text: nothing trains them or asks them for tokens, so that no run's config names them
+
 
 class Catalog(Mapping):
     """Loads an architecture when it is asked for, and no other."""
 
     def __getitem__(self, name: str):
-        if name in MODEL_BLOCKS:
+        if name in MODEL_BLOCKS or name in ENCODERS:
             return import_module(f"pikojax.models.{name}").MODEL
         model = plugins.load("pikojax.models", name)
         require(model is not None, f"no model {name!r}; there are: {', '.join(self)}")
@@ -20,7 +22,7 @@ class Catalog(Mapping):
         return model
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*MODEL_BLOCKS, *plugins.names("pikojax.models")]))
+        return iter(dict.fromkeys([*MODEL_BLOCKS, *ENCODERS, *plugins.names("pikojax.models")]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -5,7 +5,7 @@
 at zero. Every switch of `GPTConfig` stands alone, so that what each contributes can be measured by turning it off.
 
 Leaves out: dropout of attention weights (nanoGPT has it; embeddings and branches are dropped),
-mixtures of experts, sliding windows, weights of other people's models (their own files).
+mixtures of experts, sliding windows, weights of other people's models (formats/huggingface.py reads GPT-2's).
 """
 
 import jax
@@ -13,24 +13,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pikojax.config import GPTConfig
-from pikojax.kernels.activation import gelu
 from pikojax.kernels.attention import cached_attention, causal_attention
 from pikojax.models import cache as kv
 from pikojax.models import layers
-from pikojax.models.layers import Model, Output, dropout, parameter
+from pikojax.models.layers import Linear, Model, Output, dropout, parameter
 
 STD = 0.02  # of every matrix and table at the start; projections onto the residual stream get STD / √(2 · n_layers)
-
-
-class Linear(nnx.Module):
-    def __init__(self, cfg: GPTConfig, shape, axes, key, std=STD):
-        zero = std is None
-        self.kernel = parameter(shape, axes, key, std=None if zero else std)
-        if cfg.bias:
-            self.bias = parameter(shape[1:], axes[1:])
-
-    def __call__(self, x):
-        return layers.linear(x, self.kernel[...], self.bias[...] if hasattr(self, "bias") else None)
 
 
 class Norm(nnx.Module):
@@ -56,10 +44,10 @@ class Block(nnx.Module):
         keys = iter(jax.random.split(key, 4))
         onto_stream = None if cfg.zero_init else STD / (2 * cfg.n_layers) ** 0.5
         self.norm1, self.norm2 = Norm(cfg), Norm(cfg)
-        self.qkv = Linear(cfg, (D, HC + 2 * GC), ("embed", "heads"), next(keys))
-        self.out = Linear(cfg, (HC, D), ("heads", "embed"), next(keys), onto_stream)
-        self.up = Linear(cfg, (D, F), ("embed", "mlp"), next(keys))
-        self.down = Linear(cfg, (F, D), ("mlp", "embed"), next(keys), onto_stream)
+        self.qkv = Linear((D, HC + 2 * GC), ("embed", "heads"), next(keys), STD, cfg.bias)
+        self.out = Linear((HC, D), ("heads", "embed"), next(keys), onto_stream, cfg.bias)
+        self.up = Linear((D, F), ("embed", "mlp"), next(keys), STD, cfg.bias)
+        self.down = Linear((F, D), ("mlp", "embed"), next(keys), onto_stream, cfg.bias)
 
     def attention(self, cfg: GPTConfig, x_BTD, cache, layer, positions_BT, segments_BT):
         B, T, D = x_BTD.shape
@@ -83,7 +71,7 @@ class Block(nnx.Module):
         if cfg.activation == "relu2":
             h_BTF = jnp.square(jnp.maximum(h_BTF, jnp.zeros((), h_BTF.dtype)))
         else:
-            h_BTF = gelu(h_BTF, approximate=cfg.activation == "gelu_tanh")
+            h_BTF = layers.activate(h_BTF, cfg.activation)
         return self.down(h_BTF)
 
     def __call__(self, cfg: GPTConfig, x_BTD, cache, layer, positions_BT, segments_BT, key):

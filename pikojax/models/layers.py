@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pikojax.kernels.activation import gelu
 from pikojax.kernels.matmul import lookup, matmul
 from pikojax.kernels.product import product
 from pikojax.qtensor import QTensor
@@ -32,7 +33,7 @@ class Model(NamedTuple):
     config_class: type
     init: Callable  # (cfg, key) → params
     forward: Callable  # (cfg, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False) → Output, cache
-    new_cache: Callable  # (cfg, batch, slots, dtype) → cache
+    new_cache: Callable | None  # (cfg, batch, slots, dtype) → cache; None: an encoder
     axes: Callable  # (cfg) → the tree of logical axis names
 
 
@@ -128,17 +129,39 @@ def to_device(array):
 # ---------------------------------------------------------------- functions
 
 
-def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False):
-    """x·W + b over the last axis; W is an array, [N, K] with `transposed`, or a QTensor, which is of shape (K, N) either way. All leading
-    axes are one: XLA's CPU back end differentiates the two-dimensional product into two-dimensional products, and a three-dimensional
-    one into transposed copies."""
+def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, which=None):
+    """x·W + b over the last axis; W is an array, [N, K] with `transposed`, or a QTensor, which is of shape (K, N) either way. With `which`
+    (traced or not) W is that one of a stack. All leading axes of x are one: XLA's CPU back end differentiates the two-dimensional product
+    into two-dimensional products, and a three-dimensional one into transposed copies."""
     x_RK = x.reshape(-1, x.shape[-1])
     if isinstance(kernel_KN, QTensor):
-        rows = matmul(x_RK.astype(jnp.float32), kernel_KN).astype(out_dtype or x.dtype)
+        rows = matmul(x_RK.astype(jnp.float32), kernel_KN, which).astype(out_dtype or x.dtype)
     else:
+        kernel_KN = kernel_KN if which is None else jax.lax.dynamic_index_in_dim(kernel_KN, which, keepdims=False)
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
     y = rows.reshape(*x.shape[:-1], rows.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
+
+
+class Linear(nnx.Module):
+    """x·W + b; with `std` None W begins at zero. Of a shape with a leading axis it is a stack, of which a call says `which`."""
+
+    def __init__(self, shape, axes, key, std=None, bias=False):
+        self.kernel = parameter(shape, axes, key, std)
+        if bias:
+            self.bias = parameter(shape[1:], axes[1:])
+
+    def __call__(self, x, which=None):
+        return linear(x, self.kernel[...], self.bias[...] if hasattr(self, "bias") else None, which=which)
+
+
+def gated_mlp(module, x, activation: str, which=None):
+    """down(activation(gate(x)) ∘ up(x)) of a module that has the three."""
+    return module.down(activate(module.gate(x, which), activation) * module.up(x, which), which)
+
+
+def activate(x, name: str):
+    return jax.nn.silu(x) if name == "silu" else gelu(x, approximate=name == "gelu_tanh")
 
 
 def embed(table_VD, ids):

@@ -1,9 +1,9 @@
 """The Llama family: x ← x + attention(norm(x)), x ← x + down(act(gate(norm x)) ∘ up(norm x)), rotary positions, grouped heads.
 
 One file for Llama 2 and 3, Mistral, Qwen 2 and 3, SmolLM, Phi-3, Gemma 2 and 3: what sets them apart are switches of `LlamaConfig`,
-each a line or two here. Norms multiply by their weight as it stands: files that store weight − 1 are mended when they are read.
+each a line or two here; the mixtures of experts (Mixtral, Qwen's) have their own in place of the MLP (`moe.py`). Norms multiply by their weight as it stands: files that store weight − 1 are mended when they are read.
 
-Leaves out: dropout, mixtures of experts.
+Leaves out: dropout.
 """
 
 import math
@@ -14,24 +14,14 @@ import numpy as np
 from flax import nnx
 
 from pikojax.kernels import attention
-from pikojax.kernels.activation import gelu
 from pikojax.kernels.kv_formats import one_layer
 from pikojax.llama_config import LlamaConfig
 from pikojax.models import cache as kv
 from pikojax.models import layers
-from pikojax.models.layers import Model, Output, parameter
+from pikojax.models.layers import Linear, Model, Output, parameter
+from pikojax.models.moe import Experts
 
 STD = 0.02
-
-
-class Linear(nnx.Module):
-    def __init__(self, shape, axes, key, std=STD, bias=False):
-        self.kernel = parameter(shape, axes, key, std)
-        if bias:
-            self.bias = parameter(shape[1:], axes[1:])
-
-    def __call__(self, x):
-        return layers.linear(x, self.kernel[...], self.bias[...] if hasattr(self, "bias") else None)
 
 
 class Norm(nnx.Module):
@@ -49,13 +39,16 @@ class Block(nnx.Module):
         keys = iter(jax.random.split(key, 7))
         onto_stream = STD / math.sqrt(2 * cfg.n_layers)
         self.norm1, self.norm2 = Norm(cfg, D), Norm(cfg, D)
-        self.q = Linear((D, HC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
-        self.k = Linear((D, GC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
-        self.v = Linear((D, GC), ("embed", "heads"), next(keys), bias=cfg.qkv_bias)
+        self.q = Linear((D, HC), ("embed", "heads"), next(keys), STD, cfg.qkv_bias)
+        self.k = Linear((D, GC), ("embed", "heads"), next(keys), STD, cfg.qkv_bias)
+        self.v = Linear((D, GC), ("embed", "heads"), next(keys), STD, cfg.qkv_bias)
         self.out = Linear((HC, D), ("heads", "embed"), next(keys), onto_stream, cfg.out_bias)
-        self.gate = Linear((D, F), ("embed", "mlp"), next(keys), bias=cfg.mlp_bias)
-        self.up = Linear((D, F), ("embed", "mlp"), next(keys), bias=cfg.mlp_bias)
-        self.down = Linear((F, D), ("mlp", "embed"), next(keys), onto_stream, cfg.mlp_bias)
+        if cfg.n_experts is None:
+            self.gate = Linear((D, F), ("embed", "mlp"), next(keys), STD, cfg.mlp_bias)
+            self.up = Linear((D, F), ("embed", "mlp"), next(keys), STD, cfg.mlp_bias)
+            self.down = Linear((F, D), ("mlp", "embed"), next(keys), onto_stream, cfg.mlp_bias)
+        else:
+            self.experts = Experts(cfg, next(keys), onto_stream)
         if cfg.qk_norm:
             self.q_norm, self.k_norm = Norm(cfg, cfg.d_head), Norm(cfg, cfg.d_head)
         if cfg.post_norms:
@@ -86,9 +79,7 @@ class Block(nnx.Module):
         return self.out(y_BTHC.reshape(B, T, -1)), cache
 
     def mlp(self, cfg: LlamaConfig, x_BTD):
-        gate_BTF = self.gate(x_BTD)
-        gate_BTF = jax.nn.silu(gate_BTF) if cfg.activation == "silu" else gelu(gate_BTF, approximate=cfg.activation == "gelu_tanh")
-        return self.down(gate_BTF * self.up(x_BTD))
+        return layers.gated_mlp(self, x_BTD, cfg.activation) if cfg.n_experts is None else self.experts(cfg, x_BTD)
 
     def __call__(self, cfg: LlamaConfig, x_BTD, cache, layer, local, positions_BT, segments_BT):
         y_BTD, cache = self.attention(cfg, self.norm1(x_BTD), cache, layer, local, positions_BT, segments_BT)

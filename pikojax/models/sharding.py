@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pikojax.config import MeshConfig, UserError
 
 # Each parameter shards along the first of its axes that stands here. A tensor-parallel mesh axis would be one more entry.
-RULES = {"embed": "fsdp", "mlp": None, "heads": None, "vocab": None, "positions": None, "layers": None, "norm": None}
+RULES = {"embed": "fsdp", "mlp": None, "heads": None, "vocab": None, "positions": None, "layers": None, "norm": None, "experts": None}
 
 
 def make_mesh(cfg: MeshConfig) -> Mesh | None:

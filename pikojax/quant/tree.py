@@ -75,8 +75,8 @@ def path_name(path) -> str:
 
 
 def _is_matrix(name: str, leaf, smallest: int) -> bool:
-    """Two axes, three in a stack of blocks: there a norm's scale has two."""
+    """Two axes, three in a stack of blocks: there a norm's scale has two. A layer's experts are a stack too."""
     first, *rest = name.split("/")
     stacked = first == "blocks" and not rest[0].isdigit()
-    wanted = 3 if stacked else 2
+    wanted = 2 + stacked + ("experts" in rest and "shared" not in rest)
     return leaf.ndim == wanted and jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.shape[-1] * leaf.shape[-2] >= smallest
