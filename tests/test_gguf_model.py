@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_llama import ABOUT, SAVED, made
+from hf_folders import draw
+from test_llama import ABOUT, SAVED
 
 from pikojax.config import UserError
 from pikojax.formats import gguf, gguf_model
@@ -37,7 +38,7 @@ def converted(case: str) -> tuple[dict, dict[str, np.ndarray]]:
     arch, gemma = ARCHITECTURES.get(family, family), family.startswith("gemma")
     tensors = {}
     for name, shape in shapes.items():
-        array = made.draw(name, tuple(shape))
+        array = draw(name, tuple(shape))
         array = array + 1 if gemma and name.endswith("norm.weight") else array
         _, _, rest = name.partition("layers.")
         if not rest:
@@ -112,7 +113,7 @@ def logits(cfg, params, tokens_BT) -> np.ndarray:
     return np.asarray(jax.jit(lambda params: llama.forward(cfg, params, tokens_BT)[0].logits)(params))
 
 
-@pytest.mark.parametrize("case", [case if case in ("llama3", "phi3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in made.CASES])
+@pytest.mark.parametrize("case", [case if case in ("llama3", "phi3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = gguf_model.read(write_model(tmp_path / "m.gguf", case))
     assert np.abs(logits(cfg, params, jnp.asarray(SAVED["tokens"])) - SAVED[case]).max() < 1e-4
@@ -124,9 +125,9 @@ PACKED = [name for name, format in FORMATS.items() if format.gguf]
 def test_packed_weights_stay_packed_and_mean_the_same(tmp_path):
     """A matrix of each of GGUF's formats, rows of q and k put in order without being unpacked."""
     shapes = {"attn_q": (256, 256), "attn_k": (128, 256), "attn_v": (128, 256), "attn_output": (256, 256), "ffn_gate": (256, 256), "ffn_up": (256, 256), "ffn_down": (256, 256)}
-    tensors = {"output_norm.weight": np.ones(256, np.float32), "token_embd.weight": made.draw("embed", (48, 256)), "output.weight": made.draw("head", (48, 256))}
-    tensors |= {f"blk.0.{name}.weight": made.draw(name, shape) for name, shape in shapes.items()}
-    tensors |= {f"blk.0.{name}.weight": made.draw(name, (256,)) for name in ("attn_norm", "ffn_norm")}
+    tensors = {"output_norm.weight": np.ones(256, np.float32), "token_embd.weight": draw("embed", (48, 256)), "output.weight": draw("head", (48, 256))}
+    tensors |= {f"blk.0.{name}.weight": draw(name, shape) for name, shape in shapes.items()}
+    tensors |= {f"blk.0.{name}.weight": draw(name, (256,)) for name in ("attn_norm", "ffn_norm")}
     sizes = dict(block_count=1, context_length=64, embedding_length=256, feed_forward_length=256) | {"attention.head_count": 4, "attention.head_count_kv": 2}
     metadata = {"general.architecture": "llama", "llama.attention.layer_norm_rms_epsilon": 1e-5} | {f"llama.{name}": value for name, value in sizes.items()}
     formats = dict(zip([name for name, array in tensors.items() if array.ndim == 2], PACKED + ["q4_k"], strict=True))
