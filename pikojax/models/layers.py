@@ -134,16 +134,24 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False):
     one into transposed copies."""
     x_RK = x.reshape(-1, x.shape[-1])
     if isinstance(kernel_KN, QTensor):
-        rows = matmul(x_RK.astype(jnp.float32), kernel_KN).astype(out_dtype or x.dtype)
+        rows = matmul(x_RK, kernel_KN, out_dtype=out_dtype)
     else:
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
     y = rows.reshape(*x.shape[:-1], rows.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
 
 
-def embed(table_VD, ids):
-    """Rows of a table [V, D], or of a QTensor, whose shape is (D, V)."""
-    return lookup(table_VD, ids) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+def embed(table_VD, ids, dtype=jnp.float32):
+    """Rows of a table [V, D] as they are, or of a QTensor, whose shape is (D, V), in `dtype`."""
+    return lookup(table_VD, ids, dtype) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+
+
+def stream_dtype(params: dict):
+    """Of the residual stream where the embedding is quantized and says nothing about it: that of the first parameter beside it which is
+    not, those of the blocks last, as a training step converts them later. float32 where everything is quantized."""
+    stem = {name: value for name, value in params.items() if name != "blocks"}
+    leaves = jax.tree.leaves((stem, params["blocks"]), is_leaf=lambda leaf: isinstance(leaf, QTensor))
+    return next((leaf.dtype for leaf in leaves if not isinstance(leaf, QTensor)), jnp.float32)
 
 
 def rms_norm(x, scale=None, eps: float = 1e-5):
