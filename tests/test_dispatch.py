@@ -20,6 +20,7 @@ from pikojax.kernels.decode_attention import decode_attention, reference
 from pikojax.kernels.kv_formats import quantize_kv
 from pikojax.kernels.matmul import weights_NK
 from pikojax.models import gpt
+from pikojax.native import build
 from pikojax.qtensor import FORMATS, dequantize, quantize
 from pikojax.qtensor import lookup as canonical_lookup
 from pikojax.quant.tree import quantize_tree
@@ -216,6 +217,40 @@ print(json.dumps(found))
     assert done.returncode == 0, done.stderr[-2000:]
     alone, on_mesh, inside = json.loads(done.stdout)
     assert alone is None and inside is None and "opaque to the partitioner" in on_mesh
+
+
+@pytest.mark.skipif(build.find_compiler()[0] is None, reason="no C++ compiler")
+def test_on_a_mesh_the_native_kernels_run_on_each_devices_rows():
+    code = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from pikojax.kernels.attention import causal_attention
+from pikojax.kernels.product import product
+mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+rows, split = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P("fsdp"))
+draw = lambda seed, *shape: jax.random.normal(jax.random.key(seed), shape)
+qkv, x, w = [draw(i, 8, 16, 2, 8) for i in range(3)], draw(3, 512, 300), draw(4, 300, 200)
+segments = jnp.arange(8 * 16).reshape(8, 16) // 5
+
+def loss(q, k, v, x, w, segments):
+    return jnp.sum(jnp.sin(causal_attention(q, k, v, segments))) + jnp.sum(jnp.sin(product(x, w)))
+
+def compiled(*operands):
+    return jax.jit(jax.value_and_grad(loss, range(5))).lower(*operands).compile()
+
+operands = (*qkv, x, w, segments)
+spread = (*(jax.device_put(a, rows) for a in (*qkv, x)), jax.device_put(w, split), jax.device_put(segments, rows))
+one, many = compiled(*operands), compiled(*spread)
+for call in ("pikojax_flash_forward", "pikojax_flash_backward", "pikojax_gemm"):
+    assert call in one.as_text() and call in many.as_text()
+assert "f32[8,16,2,8]" not in many.as_text(), "no device has the whole batch"
+for a, b in zip(jax.tree.leaves(one(*operands)), jax.tree.leaves(many(*spread)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environ.pop("PIKOJAX_KERNELS", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 # ---------------------------------------------------------------- lowering: no device is needed, and no compiler of one is run

@@ -54,14 +54,12 @@ def why_not(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
     """Why the native kernel cannot serve this call, or None."""
     if jax.default_backend() != "cpu":
         return f"the native kernel runs on the CPU, not on {jax.default_backend()}"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     if q_BTHC.shape[1] > MOST_ROWS:
         return f"{q_BTHC.shape[1]} rows at once; the native kernel is for at most {MOST_ROWS}"
     for cache in (cache_k, cache_v):
         if not isinstance(cache, QuantizedKV) and cache.dtype not in (jnp.float32, jnp.bfloat16):
             return f"a cache in {cache.dtype}; the native kernel reads float32, bfloat16 and QuantizedKV"
-    return why_not_here()
+    return why_not_here() or dispatch.why_not_on_mesh(q_BTHC, cache_k, cache_v)
 
 
 def why_not_here() -> str | None:

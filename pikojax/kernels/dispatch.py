@@ -112,23 +112,25 @@ def card() -> Card:
     return Card(jax.default_backend(), capability, getattr(device, "core_count", None) or 1)
 
 
+def mesh_of(*operands):
+    """The mesh of several devices over which the operands may lie; None on one device, and inside `shard_map`, where each has its own."""
+    meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(operands))
+    several = (mesh for mesh in meshes if not mesh.empty and mesh.size > 1 and set(mesh.manual_axes) != set(mesh.axis_names))
+    return next(several, None)
+
+
 def why_not_on_mesh(*operands) -> str | None:
-    """Why no kernel can take these operands: they may lie over several devices. Inside `shard_map` each device has its own."""
-    for leaf in jax.tree.leaves(operands):
-        mesh = jax.typeof(leaf).sharding.mesh
-        if not mesh.empty and mesh.size > 1 and set(mesh.manual_axes) != set(mesh.axis_names):
-            return "a kernel is opaque to the partitioner, and the operands lie on a mesh of several devices; call it inside shard_map"
-    return None
+    if mesh_of(*operands) is None:
+        return None
+    return "a kernel is opaque to the partitioner, and the operands lie on a mesh of several devices; call it inside shard_map"
 
 
 def why_not_native(library: str) -> str | None:
-    """Why an operation that has one native kernel cannot call it here, whatever its operands; None: it can."""
+    """Why an operation that has one native kernel cannot call it here, whatever its operands; None: it can, on a mesh in `shard_map`."""
     if wished() in ("reference", "pallas"):
         return f"PIKOJAX_KERNELS={wished()}"
     if jax.default_backend() != "cpu":
         return f"the native kernel is for the CPU, not for {jax.default_backend()}"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     status = build.status(library)
     return status.removeprefix("none: ") if status.startswith("none: ") else None
 
