@@ -168,3 +168,15 @@ def test_a_linear_layer_over_a_qtensor_has_a_gradient_to_its_input():
     assert y.shape == (2, 3, 6)
     expected = jnp.broadcast_to(jnp.sum(dequantize(q), axis=1), x.shape)
     np.testing.assert_allclose(back(jnp.ones_like(y))[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt", "llama"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_quantized_embedding_comes_in_the_dtype_of_the_stream(name, dtype):
+    cfg = catalog[name].config_class(d_model=32, n_layers=1, n_heads=2, d_hidden=64, vocab_size=40, context=8)
+
+    def hidden():
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), catalog[name].init(cfg, jax.random.key(0)))
+        return catalog[name].forward(cfg, quantize_tree(params, "int8", smallest=0), jnp.zeros((1, 3), jnp.int32))[0].hidden
+
+    assert jax.eval_shape(hidden).dtype == dtype

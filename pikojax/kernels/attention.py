@@ -6,7 +6,7 @@ out, from the saved weights p and output o:
 
     dv = pᵀ·do        ds = p ∘ (do·vᵀ − rowsum(do ∘ o))        dq = ds·k        dk = dsᵀ·q
 
-Scores and softmax are float32 whatever the inputs are. This is the form for several devices, GPUs and bfloat16, and the reference of
+Scores and softmax are float32 whatever the inputs are. This is the form for GPUs and bfloat16, and the reference of
 flash_attention.py, which makes no T×S matrix. What attends to a cache is decode_attention.py's, or, for a prompt, prefill_attention.py's.
 """
 

@@ -11,7 +11,7 @@ The native kernel reads each slot once for all T rows and all query heads of its
 same to the bit whatever T, the batch and the number of threads are. Over int8 and int4 slots AVX-512 multiplies bytes: queries and
 weights are quantized to 8 bits on the way (NMSE about 1e-4 against the reference).
 
-Leaves out: gradients, more than 16 rows at once (the reference takes them), other devices' kernels.
+Leaves out: gradients, more than 16 rows at once (the reference takes them), other devices' kernels (decode_attention_gpu.py).
 """
 
 import jax
@@ -45,24 +45,21 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
     if block_table is not None:
         block_table = jnp.clip(block_table, 0, shape[-4] - 1)
     few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
-    attend = (
-        dispatch.function("decode_attention", dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v)) if few else reference
-    )
+    chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table) if few else "reference"
+    attend = dispatch.function("decode_attention", chosen)
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
 
 
-def why_not(q_BTHC, cache_k, cache_v) -> str | None:
+def why_not(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
     """Why the native kernel cannot serve this call, or None."""
     if jax.default_backend() != "cpu":
         return f"the native kernel runs on the CPU, not on {jax.default_backend()}"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     if q_BTHC.shape[1] > MOST_ROWS:
         return f"{q_BTHC.shape[1]} rows at once; the native kernel is for at most {MOST_ROWS}"
     for cache in (cache_k, cache_v):
         if not isinstance(cache, QuantizedKV) and cache.dtype not in (jnp.float32, jnp.bfloat16):
             return f"a cache in {cache.dtype}; the native kernel reads float32, bfloat16 and QuantizedKV"
-    return why_not_here()
+    return why_not_here() or dispatch.why_not_on_mesh(q_BTHC, cache_k, cache_v)
 
 
 def why_not_here() -> str | None:

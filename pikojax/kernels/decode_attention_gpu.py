@@ -18,11 +18,40 @@ import jax.experimental.pallas.triton as plt
 import jax.numpy as jnp
 from jax import lax
 
-from pikojax.kernels.decode_attention import MASKED, MOST_ROWS, reference
+from pikojax.kernels import dispatch
+from pikojax.kernels.decode_attention import MASKED, MOST_ROWS
 from pikojax.kernels.kv_formats import GROUP, QuantizedKV, rotate
 from pikojax.kernels.matmul_gpu import addressable
 
 SMALLEST, TILE_S = 16, 64  # slots at a time; Triton multiplies no fewer than 16
+
+
+def run(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+    @jax.custom_batching.sequential_vmap
+    def attend(q_BTHC, cache_k, cache_v, length_B, layer, block_table):
+        options = {"layer": layer, "window": window, "block_table": block_table, "scale": scale}
+        return decode_attention(q_BTHC, cache_k, cache_v, length_B, **options, sm_count=dispatch.card().cores)
+
+    return attend(q_BTHC, cache_k, cache_v, length_B, layer, block_table)
+
+
+def why_not_run(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
+    here, (T, _, C) = dispatch.card(), q_BTHC.shape[1:]
+    for cache in (cache_k, cache_v):
+        quantized = isinstance(cache, QuantizedKV)
+        data, format = (cache.data, cache.format) if quantized else (cache, cache.dtype.name)
+        S, block = data.shape[-2], None if block_table is None else data.shape[-2]
+        reason = why_not(here.platform, here.capability, (T, C, S if block is None else S * block_table.shape[1]), format, block)
+        if reason is None and not all(map(addressable, jax.tree.leaves(cache))):
+            reason = f"the Triton kernel counts bytes to 2³¹, and the cache has {data.size:,} numbers"
+        if reason is not None:
+            return reason
+    return dispatch.why_not_on_mesh(q_BTHC, cache_k, cache_v)
+
+
+def why_not_here() -> str | None:
+    here = dispatch.card()
+    return why_not(here.platform, here.capability, (1, 2 * GROUP, SMALLEST), "float32")
 
 
 def why_not(
@@ -61,8 +90,6 @@ def decode_attention(
 ):
     B, T, H, C = q_BTHC.shape
     leaves = [*_leaves(cache_k, layer), *_leaves(cache_v, layer)]
-    if not all(map(addressable, leaves)):
-        return reference(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
     G, S = leaves[0].shape[2:4]
     R, block = H // G, S
     if block_table is not None:

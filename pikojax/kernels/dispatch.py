@@ -2,11 +2,11 @@
 
     PIKOJAX_KERNELS = auto         (or unset) the best that can run here
                       reference    plain jnp, always right
-                      native       C++, on the CPU;  pallas: on GPU and TPU
+                      native       C++, on the CPU;  pallas: on GPU and TPU (and what XLA fuses where Pallas cannot)
                       NAME         of a plug-in: an object with `matmul(x, w, layer)`, `decode_attention(…)` or both
 
-A kernel that was asked for, or would be the best here, and cannot run, says why, once, on stderr; then the reference serves. What is
-compiled stays as it was chosen: set the variable before the first call.
+A kernel that was asked for, or would be the best here, and cannot take the operands, says why, once, on stderr; then the next best serves,
+the reference last. What is compiled stays as it was chosen: set the variable before the first call.
 
 Leaves out: measuring (no kernel is tried out to see which is faster), and choosing by the number of rows (kernels do that themselves).
 """
@@ -29,9 +29,11 @@ WISHES = ("auto", "reference", "native", "pallas")
 
 
 class Kernel(NamedTuple):
-    """`module` has the functions `run(*operands)`, `why_not(*operands)` and `why_not_here()`, both a reason or None."""
+    """`module` has the functions `run(*operands)`, `why_not(*operands)` and `why_not_here(weights=None)`, both a reason or None. The latter
+    is asked what no call at all could change: the device, and of given weights their format."""
 
     name: str
+    wish: str  # the value of PIKOJAX_KERNELS that asks for it, besides "auto"
     platforms: tuple[str, ...]
     module: str
     run: str
@@ -41,8 +43,16 @@ class Kernel(NamedTuple):
 
 # The best first. Beside these each operation has its reference, in the same module.
 KERNELS: dict[str, tuple[Kernel, ...]] = {
-    "matmul": (Kernel("native", ("cpu",), "pikojax.kernels.matmul", "native"),),
-    "decode_attention": (Kernel("native", ("cpu",), "pikojax.kernels.decode_attention", "native"),),
+    "matmul": (
+        Kernel("native", "native", ("cpu",), "pikojax.kernels.matmul", "native"),
+        Kernel("hopper", "pallas", ("gpu",), "pikojax.kernels.matmul_hopper", "run", "why_not_run"),
+        Kernel("gpu", "pallas", ("gpu",), "pikojax.kernels.matmul_gpu", "run", "why_not_run"),
+        Kernel("tpu", "pallas", ("tpu",), "pikojax.kernels.matmul_tpu", "run", "why_not_run"),
+    ),
+    "decode_attention": (
+        Kernel("native", "native", ("cpu",), "pikojax.kernels.decode_attention", "native"),
+        Kernel("triton", "pallas", ("gpu",), "pikojax.kernels.decode_attention_gpu", "run", "why_not_run"),
+    ),
 }
 # Operations with one native kernel, which decide by `why_not_native` and by their operands whether they call it.
 NATIVE_OR_NOT = {"product": "gemm", "flash_attention": "flash"}  # op → library
@@ -54,16 +64,20 @@ def choose(op: str, *operands) -> str:
     wish = _brought(op)
     if wish not in WISHES or wish == "reference":
         return wish
-    fitting = _fitting(op, wish)
-    reasons = []
-    for kernel in fitting:
+    nowhere, refused = [], []  # reasons that hold for the device, of which `listed` tells, and those that hold for these operands
+    for kernel in _fitting(op, wish):
+        reason = _function(kernel.module, kernel.why_not_here)()
+        if reason is not None:
+            nowhere.append(reason)
+            continue
         reason = _function(kernel.module, kernel.why_not)(*operands)
         if reason is None:
+            if refused:
+                _say_once(f"pikojax: {op} runs by its kernel {kernel.name!r}: {'; '.join(refused)}")
             return kernel.name
-        reasons.append(reason)
-    if not fitting:
-        reasons.append(_none_for(wish))
-    _say_once(f"pikojax: {op} runs by its reference, which is slow: {'; '.join(dict.fromkeys(reasons))}")
+        refused.append(reason)
+    reasons = dict.fromkeys(nowhere + refused or [_none_for(wish)])
+    _say_once(f"pikojax: {op} runs by its reference, which is slow: {'; '.join(reasons)}")
     return "reference"
 
 
@@ -77,20 +91,46 @@ def function(op: str, name: str) -> Callable:
     return getattr(_plug_in(name), op)
 
 
-def best_here(op: str) -> str:
-    """The kernel that `op` has here if its operands allow it: what weights are prepared for."""
+def best_here(op: str, weights=None) -> str:
+    """The kernel that `op` has here if its operands allow it: what `weights` are prepared for."""
     wish = _brought(op)
-    return wish if wish not in WISHES else _best_of(op, wish)
+    return wish if wish not in WISHES else _best_of(op, wish, weights)
+
+
+class Card(NamedTuple):
+    """The accelerator that programs are traced for."""
+
+    platform: str
+    capability: tuple[int, int] | None  # NVIDIA's compute capability
+    cores: int  # multiprocessors
+
+
+def card() -> Card:
+    device = jax.devices()[0]
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")  # AMD's are no numbers
+    capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+    return Card(jax.default_backend(), capability, getattr(device, "core_count", None) or 1)
+
+
+def mesh_of(*operands):
+    """The mesh of several devices over which the operands may lie; None on one device, and inside `shard_map`, where each has its own."""
+    meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(operands))
+    several = (mesh for mesh in meshes if not mesh.empty and mesh.size > 1 and set(mesh.manual_axes) != set(mesh.axis_names))
+    return next(several, None)
+
+
+def why_not_on_mesh(*operands) -> str | None:
+    if mesh_of(*operands) is None:
+        return None
+    return "a kernel is opaque to the partitioner, and the operands lie on a mesh of several devices; call it inside shard_map"
 
 
 def why_not_native(library: str) -> str | None:
-    """Why an operation that has one native kernel cannot call it here, whatever its operands; None: it can."""
+    """Why an operation that has one native kernel cannot call it here, whatever its operands; None: it can, on a mesh in `shard_map`."""
     if wished() in ("reference", "pallas"):
         return f"PIKOJAX_KERNELS={wished()}"
     if jax.default_backend() != "cpu":
         return f"the native kernel is for the CPU, not for {jax.default_backend()}"
-    if jax.device_count() > 1:
-        return "a native call is opaque to the partitioner, and there are several devices"
     status = build.status(library)
     return status.removeprefix("none: ") if status.startswith("none: ") else None
 
@@ -135,8 +175,9 @@ def _brought(op: str) -> str:
     return "auto"
 
 
-def _best_of(op: str, wish: str) -> str:
-    found = (kernel.name for kernel in _fitting(op, wish) if _function(kernel.module, kernel.why_not_here)() is None)
+def _best_of(op: str, wish: str, weights=None) -> str:
+    asked = () if weights is None else (weights,)
+    found = (kernel.name for kernel in _fitting(op, wish) if _function(kernel.module, kernel.why_not_here)(*asked) is None)
     return next(found, "reference")
 
 
@@ -146,7 +187,7 @@ def _none_for(wish: str) -> str:
 
 def _fitting(op: str, wish: str) -> list[Kernel]:
     platform = jax.default_backend()
-    return [kernel for kernel in KERNELS[op] if platform in kernel.platforms and wish in ("auto", kernel.name)]
+    return [kernel for kernel in KERNELS[op] if platform in kernel.platforms and wish in ("auto", kernel.wish)]
 
 
 def _plug_in(name: str):

@@ -6,13 +6,16 @@ The arithmetic is native/flash_forward.h and native/flash_backward.h; this file 
 H heads, keys and values G ≤ H. Query i of row b stands at position offset_B[b] + i and sees the keys at positions up to its own,
 the last `window` of them, of its own segment. A query's result is the same bits whatever other queries stand beside it.
 
-Leaves out: dropout of the weights, types other than float32, several devices (a native call is opaque to the partitioner).
+On a mesh, whose axes all split the batch, each device attends within its own rows: the partitioner could not know that.
+
+Leaves out: dropout of the weights, types other than float32, a batch that the devices of a mesh do not divide.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from pikojax.config import require
 from pikojax.kernels import dispatch
@@ -25,6 +28,9 @@ def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
     """Why the fused kernel cannot serve these arrays; None: it can."""
     if {x.dtype for x in (q_BTHC, k_BSGC, v_BSGC)} != {jnp.dtype(jnp.float32)}:
         return "fused attention takes float32"
+    mesh, B = dispatch.mesh_of(q_BTHC, k_BSGC, v_BSGC), q_BTHC.shape[0]
+    if mesh is not None and B % mesh.size:
+        return f"{B} rows do not divide over {mesh.size} devices"
     return dispatch.why_not_native("flash")
 
 
@@ -35,7 +41,14 @@ def flash_attention(q_BTHC, k_BSGC, v_BSGC, *, segments_BT=None, offset_B=None, 
     offset_B = jnp.zeros((B,), jnp.int32) if offset_B is None else offset_B.astype(jnp.int32)
     segments = jnp.zeros((0,), jnp.int32) if segments_BT is None else segments_BT.astype(jnp.int32)
     scale = C**-0.5 if scale is None else float(scale)
-    return _flash(q_BTHC, k_BSGC, v_BSGC, offset_B, segments, (scale, WHOLE if window is None else int(window), head_major))
+    how = (scale, WHOLE if window is None else int(window), head_major)
+    attend = lambda *operands: _flash(*operands, how)
+    mesh = dispatch.mesh_of(q_BTHC, k_BSGC, v_BSGC)
+    if mesh is not None:
+        batch = PartitionSpec(mesh.axis_names)
+        specs = (batch, batch, batch, batch, PartitionSpec() if segments_BT is None else batch)
+        attend = jax.shard_map(attend, mesh=mesh, in_specs=specs, out_specs=batch, check_vma=False)
+    return attend(q_BTHC, k_BSGC, v_BSGC, offset_B, segments)
 
 
 def _flash_plain(q, k, v, offset, segments, how):

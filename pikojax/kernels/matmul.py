@@ -1,4 +1,4 @@
-"""x[..., K] · w[K, N] for quantized weights: the reference and the native CPU kernel.
+"""x[..., K] · w[K, N] for quantized weights: the reference and the native CPU kernel, and what all kernels share: layouts, gradient, vmap.
 
     reference    x · dequantize(w)
     native       per group of 32 along K:  out += (Σ q_x · q_w) · scale_x · scale_w  [+ scale_x · Σ q_x · min_w]
@@ -8,7 +8,8 @@ It reads the layout of `prepare`, which is made once, at load. A row's result ha
 however many threads share the work. Under a mesh it is opaque to the partitioner: call it inside `shard_map`. There a shard of the
 outputs is a tensor of its own: `dataclasses.replace(w, shape=(K, N // shards))`.
 
-Leaves out: gradients with respect to quantized weights; two stacked axes (index the first).
+Leaves out: gradients with respect to quantized weights; two stacked axes (index the first). Accelerators' kernels: matmul_hopper.py,
+matmul_gpu.py and matmul_tpu.py, which get bfloat16 as it is.
 """
 
 import functools
@@ -17,21 +18,25 @@ import jax
 import jax.numpy as jnp
 
 from pikojax.config import require
-from pikojax.kernels import dispatch, rows16
+from pikojax.kernels import dispatch, rows16, signed
 from pikojax.native import build
 from pikojax.native.ffi import register
 from pikojax.qtensor import QTensor, dequantize
 from pikojax.qtensor import lookup as canonical_lookup
 
 ROWS_OF_BLOCK, GROUP = 96, 32  # native/matmul_rows16.h's and matmul_activations.h's
+LAYOUTS = {"rows16": rows16, "hopper": signed, "tpu": signed}  # beside the canonical one: who reads `rows` and `lookup` of it
+PACK = {"native": rows16.pack, "hopper": functools.partial(signed.pack, layout="hopper"), "tpu": functools.partial(signed.pack, layout="tpu")}
+BFLOAT16 = ("hopper", "gpu", "tpu")  # kernels that multiply in it, and take (x, w, layer, out_dtype); the others see float32 alone
 
 
-def matmul(x, w, layer=None):
-    """[..., N] in x's dtype, accumulated in float32. `w` is a QTensor or a plain array [K, N]; with `layer`, a stack of them, of which
-    that one is read: negative ones count from the end, and a number beyond the stack means the nearest there is."""
+def matmul(x, w, layer=None, out_dtype=None):
+    """[..., N] in `out_dtype` (x's by default), accumulated in float32. `w` is a QTensor or a plain array [K, N]; with `layer`, a stack of
+    them, of which that one is read: negative ones count from the end, and a number beyond the stack means the nearest there is."""
+    out_dtype = jnp.dtype(out_dtype or x.dtype)
     if not isinstance(w, QTensor):
         w = w if layer is None else jax.lax.dynamic_index_in_dim(w, layer, keepdims=False)
-        return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(x.dtype)
+        return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(out_dtype)
     K, N = w.shape
     stack = w.data.shape[:-2]
     require(
@@ -45,17 +50,19 @@ def matmul(x, w, layer=None):
     if layer is not None:
         layer = jnp.asarray(layer, jnp.int32)
         layer = jnp.clip(jnp.where(layer < 0, layer + stack[0], layer), 0, stack[0] - 1)
-    rows_MK = x.astype(jnp.float32).reshape(-1, K)
-    out_MN = _product(dispatch.choose("matmul", rows_MK, w, layer), rows_MK, w, layer)
-    return out_MN.astype(x.dtype).reshape(*x.shape[:-1], N)
+    rows_MK = x.reshape(-1, K)
+    kernel = dispatch.choose("matmul", rows_MK, w, layer)
+    if kernel not in BFLOAT16 or x.dtype != jnp.bfloat16:
+        rows_MK = rows_MK.astype(jnp.float32)
+    return _product((kernel, rows_MK.dtype, out_dtype), rows_MK, w, layer).reshape(*x.shape[:-1], N)
 
 
 def prepare(w: QTensor) -> QTensor:
     """The layout that this machine's best kernel reads. Costs a copy of the weights, and a pass over them: do it once, at load."""
-    if w.layout != "canonical" or dispatch.best_here("matmul") != "native":
+    pack = PACK.get(dispatch.best_here("matmul", w)) if w.layout == "canonical" else None
+    if pack is None:
         return w
-    pack = rows16.pack
-    for _ in w.data.shape[:-2]:  # layer by layer: the temporary arrays are several times as large as the weights
+    for _ in w.data.shape[:-2] if pack is rows16.pack else ():  # layer by layer: its temporary arrays are several times as large as the weights
         pack = functools.partial(jax.lax.map, pack)
     return jax.jit(pack)(w)
 
@@ -67,19 +74,19 @@ def prepare_tree(params):
 
 def lookup(w: QTensor, ids, dtype=jnp.float32):
     """Rows of an embedding table of shape (D, V), prepared or not: one prepared table serves as embedding and as tied head."""
-    return (rows16.lookup if w.layout == "rows16" else canonical_lookup)(w, ids, dtype)
+    return (LAYOUTS[w.layout].lookup if w.layout in LAYOUTS else canonical_lookup)(w, ids, dtype)
 
 
 def weights_NK(w: QTensor):
-    """float32 [..., N, K] from either layout."""
-    return rows16.rows(w) if w.layout == "rows16" else jnp.swapaxes(dequantize(w), -1, -2)
+    """float32 [..., N, K] from any layout."""
+    return LAYOUTS[w.layout].rows(w) if w.layout in LAYOUTS else jnp.swapaxes(dequantize(w), -1, -2)
 
 
 def _is_quantized(leaf) -> bool:
     return isinstance(leaf, QTensor)
 
 
-# ---------------------------------------------------------------- the kernels: x [M, K] float32 → [M, N] float32
+# ---------------------------------------------------------------- two of the kernels: x [M, K] float32 → [M, N] float32
 
 
 def reference(x_MK, w: QTensor, layer=None):
@@ -96,12 +103,17 @@ def native(x_MK, w: QTensor, layer=None):
 
 def why_not(x_MK, w: QTensor, layer=None) -> str | None:
     """Why the native kernel cannot run."""
-    if w.layout != "rows16":
-        return f"the weights lie as {w.layout!r}; prepare them once, by pikojax.kernels.prepare"
-    return why_not_here()
+    return why_not_here() or why_not_prepared(w, "rows16")
 
 
-def why_not_here() -> str | None:
+def why_not_prepared(w: QTensor, layout: str) -> str | None:
+    """Why a kernel that reads this layout cannot take the weights."""
+    if w.layout == layout:
+        return None
+    return f"the weights lie as {w.layout!r}, not as {layout!r}; prepare them once, by pikojax.kernels.prepare"
+
+
+def why_not_here(w: QTensor | None = None) -> str | None:
     found = build.status("matmul")
     return found.removeprefix("none: ") if found.startswith("none: ") else None
 
@@ -124,29 +136,33 @@ def _layer_of(w: QTensor, layer):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(kernel: str, x_MK, w, layer):
-    return _batched(kernel)(x_MK, w, layer)
+def _product(how: tuple, x_MK, w, layer):
+    """`how`: the kernel, the dtypes of x and of the result."""
+    kernel, _, out_dtype = how
+    return _batched(kernel, out_dtype)(x_MK, w, layer)
 
 
-def _forward(kernel, x_MK, w, layer):
-    return _product(kernel, x_MK, w, layer), (w, layer)
+def _forward(how, x_MK, w, layer):
+    return _product(how, x_MK, w, layer), (w, layer)
 
 
-def _backward(kernel, saved, dy_MN):
+def _backward(how, saved, dy_MN):
     w, layer = saved
-    return jnp.einsum("mn,nk->mk", dy_MN, weights_NK(_layer_of(w, layer)), preferred_element_type=jnp.float32), None, None
+    dy_MN, w_NK = dy_MN.astype(jnp.float32), weights_NK(_layer_of(w, layer))
+    return jnp.einsum("mn,nk->mk", dy_MN, w_NK, preferred_element_type=jnp.float32).astype(how[1]), None, None
 
 
 _product.defvjp(_forward, _backward)
 
 
 @functools.cache
-def _batched(kernel: str):
+def _batched(kernel: str, out_dtype):
     """The kernel under vmap: a batch of x is more rows; a batch of weights, or of layers, is one product after the other."""
 
     @jax.custom_batching.custom_vmap
     def product(x_MK, w, layer):
-        return dispatch.function("matmul", kernel)(x_MK, w, layer)
+        run = dispatch.function("matmul", kernel)
+        return run(x_MK, w, layer, out_dtype) if kernel in BFLOAT16 else run(x_MK, w, layer).astype(out_dtype)
 
     @product.def_vmap
     def over(size, batched, x, w, layer):

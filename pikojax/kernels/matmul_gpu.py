@@ -20,11 +20,27 @@ import jax.experimental.pallas.triton as plt
 import jax.numpy as jnp
 from jax import lax
 
+from pikojax.kernels import dispatch, signed
+from pikojax.kernels.matmul import why_not_prepared
 from pikojax.qtensor import FORMATS, QTensor, dequantize
 
 FEW_ROWS = 16  # the smallest side that Triton multiplies
 TILE_N, TILE_K = 64, 128  # outputs and inputs that a program has in registers at once
 SLICE_BYTES = 64 * 1024 * 1024
+
+
+def run(x, w: QTensor, layer, out_dtype):
+    here = dispatch.card()
+    return matmul(x, w, layer, out_dtype=out_dtype, capability=here.capability, sm_count=here.cores)
+
+
+def why_not_run(x, w: QTensor, layer) -> str | None:
+    return why_not_here(w) or why_not_prepared(w, "canonical") or dispatch.why_not_on_mesh(x, w)
+
+
+def why_not_here(w: QTensor | None = None) -> str | None:
+    here = dispatch.card()
+    return why_not(here.platform, here.capability, (1, *(w.shape if w else (1, 1))), w.format if w else "int8")
 
 
 def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int, int, int], format: str) -> str | None:
@@ -36,14 +52,13 @@ def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int,
 
 def why_not_triton(platform: str, capability: tuple[int, int] | None, shape: tuple[int, int, int], format: str) -> str | None:
     """Why XLA's fusion multiplies, and not the Pallas kernel."""
-    known = FORMATS[format]
     if platform not in ("gpu", "cuda"):
         return f"the Triton kernel is for NVIDIA GPUs, not {platform!r}"
     if capability is None or capability[0] < 8:
         return "the Triton kernel multiplies in bfloat16, which cards have from compute capability 8.0 on"
     if shape[0] > FEW_ROWS:
         return f"the Triton kernel takes up to {FEW_ROWS} rows"
-    if known.gguf or known.name == "nf4":
+    if not signed.packs(format):
         return f"the Triton kernel reads our own int8 and int4 formats, not {format!r}"
     if shape[1] % TILE_K or shape[2] < TILE_N:
         return (
@@ -58,21 +73,22 @@ def addressable(leaf) -> bool:
 
 
 def matmul(
-    x, w: QTensor, layer=None, *, capability: tuple[int, int] | None = (8, 0), sm_count: int = 32, interpret: bool = False
+    x, w: QTensor, layer=None, *, out_dtype=None, capability: tuple[int, int] | None = (8, 0), sm_count: int = 32, interpret: bool = False
 ):
-    """x [..., K] · w, in x's dtype; `layer` picks one of a stack of weights."""
+    """x [..., K] · w, in `out_dtype` (x's by default); `layer` picks one of a stack of weights."""
     K, N = w.shape
+    out_dtype = jnp.dtype(out_dtype or x.dtype)
     rows = x.reshape(-1, K)
     M = rows.shape[0]
     if M == 0 or N == 0:
-        return jnp.zeros((*x.shape[:-1], N), x.dtype)
+        return jnp.zeros((*x.shape[:-1], N), out_dtype)
     if why_not_triton("cuda", capability, (M, K, N), w.format) is None and addressable(w.data):
         y = _by_triton(rows, w, layer, sm_count, interpret)
     else:
         y = by_fusion(
             rows, w if layer is None else jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, layer, keepdims=False), w)
         )
-    return y.astype(x.dtype).reshape(*x.shape[:-1], N)
+    return y.astype(out_dtype).reshape(*x.shape[:-1], N)
 
 
 # ---------------------------------------------------------------- XLA's fusion

@@ -18,6 +18,7 @@ Leaves out: nf4 and K-quants (`matmul_gpu`), Blackwell (its tensor cores are add
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -26,13 +27,28 @@ import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 from jax import lax
 
-from pikojax.kernels import mosaic
+from pikojax.config import require
+from pikojax.kernels import dispatch, mosaic, signed
+from pikojax.kernels.matmul import why_not_prepared
 from pikojax.qtensor import FORMATS, QTensor
-from pikojax.qtensor.own import unpack4
 
-TILE_N, BLOCK_K = 128, 256  # outputs and inputs are padded to multiples of these; their rows then start at multiples of 16 bytes
-FEW_ROWS = 32  # up to here reading the weights is what takes the time; beyond, sums and products would not fit the registers
 LAYOUT = "hopper"
+TILE_N = signed.PADDED_TO[LAYOUT][0]  # outputs; inputs are padded to 256, so that their rows start at multiples of 16 bytes
+FEW_ROWS = 32  # up to here reading the weights is what takes the time; beyond, sums and products would not fit the registers
+prepare = functools.partial(signed.pack, layout=LAYOUT)
+
+
+def run(x, w: QTensor, layer, out_dtype):
+    return matmul(x, w, layer, out_dtype=out_dtype, sm_count=dispatch.card().cores)
+
+
+def why_not_run(x, w: QTensor, layer) -> str | None:
+    return why_not_here(w) or why_not_prepared(w, LAYOUT) or dispatch.why_not_on_mesh(x, w)
+
+
+def why_not_here(w: QTensor | None = None) -> str | None:
+    here = dispatch.card()
+    return why_not(here.platform, here.capability, (1, *(w.shape if w else (1, 1))), w.format if w else "int8")
 
 
 def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int, int, int], format: str) -> str | None:
@@ -42,48 +58,27 @@ def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int,
     if capability is None or capability[0] != 9:
         have = "unknown" if capability is None else f"{capability[0]}.{capability[1]}"
         return f"the Hopper kernels need compute capability 9.0; this card's is {have}"
-    known = FORMATS.get(format)
-    if known is None or known.gguf or known.name == "nf4":
+    if not signed.packs(format):
         return f"the Hopper kernels read int8 and int4 weights of our own formats, not {format!r}"
     return None
-
-
-# ---------------------------------------------------------------- weights
-
-
-def prepare(w: QTensor) -> QTensor:
-    """Canonical → "hopper": data int8 or int4 [..., N, K], scales float32 [..., K/group, N] ("int8": [..., 1, N]), minimums likewise;
-    N padded to 128, K to 256. int4 is signed here: w = q · scale + min = (q − 8) · scale + (min + 8 · scale)."""
-    assert w.layout == "canonical" and why_not("gpu", (9, 0), (1, *w.shape), w.format) is None
-    asymmetric = FORMATS[w.format].asymmetric
-    int8 = w.data.dtype == jnp.int8
-    q = w.data if int8 else (unpack4(w.data).astype(jnp.int8) - jnp.int8(8))
-    scales, mins = w.scales.astype(jnp.float32), w.mins
-    mins = mins.astype(jnp.float32) + 8.0 * scales if asymmetric else None
-    n, k = -w.shape[1] % TILE_N, -q.shape[-1] % BLOCK_K
-    group = FORMATS[w.format].group
-    data = _pad_ends(q, n, k).astype(jnp.int8 if int8 else jnp.int4)
-    turned = [None if s is None else jnp.swapaxes(_pad_ends(s, n, k // group if group else 0), -1, -2) for s in (scales, mins)]
-    return QTensor(data, *turned, w.format, w.shape, LAYOUT)
-
-
-def _pad_ends(x, second_last: int, last: int):
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, second_last), (0, last)])
 
 
 # ---------------------------------------------------------------- activations
 
 
-def matmul(x, w: QTensor, layer=None, *, activations: str = "same", sm_count: int = 132, interpret: bool = False):
-    """x [..., K] · w, in x's dtype. `layer` picks one of a stack of weights without copying it. `sm_count`: how many multiprocessors
-    share the work (an argument, since asking the device would tie a lowering to the machine it is made on)."""
+def matmul(x, w: QTensor, layer=None, *, activations: str = "same", out_dtype=None, sm_count: int = 132, interpret: bool = False):
+    """x [..., K] · w, in `out_dtype` (x's by default). `layer` picks one of a stack of weights without copying it. `sm_count`: how many
+    multiprocessors share the work (an argument, since asking the device would tie a lowering to the machine it is made on)."""
+    require(activations in ("same", "int8"), f"got activations={activations!r}; choose from same, int8")
+    require(activations == "same" or w.format.startswith("int8"), f"integer products need int8 weights, not {w.format}; use activations='same'")
     if w.layout == "canonical":
         w = prepare(w)
     K, N = w.shape
+    out_dtype = jnp.dtype(out_dtype or x.dtype)
     rows = x.reshape(-1, K)
     M = rows.shape[0]
-    if M == 0:
-        return jnp.zeros((*x.shape[:-1], N), x.dtype)
+    if M == 0 or N == 0:
+        return jnp.zeros((*x.shape[:-1], N), out_dtype)
     row_scales = None
     if activations == "int8":
         parts, row_scales = _rounded_rows(rows)
@@ -92,10 +87,10 @@ def matmul(x, w: QTensor, layer=None, *, activations: str = "same", sm_count: in
     else:
         high = rows.astype(jnp.bfloat16)
         parts = jnp.concatenate([high, (rows.astype(jnp.float32) - high.astype(jnp.float32)).astype(jnp.bfloat16)])
-    y = _matmul(parts, row_scales, w, layer, x.dtype, sm_count, interpret)
+    y = _matmul(parts, row_scales, w, layer, out_dtype if len(parts) == M else jnp.float32, sm_count, interpret)
     if parts.shape[0] != M:
         y = y[:M] + y[M:]
-    return y.reshape(*x.shape[:-1], N)
+    return y.astype(out_dtype).reshape(*x.shape[:-1], N)
 
 
 def _rounded_rows(x):
@@ -158,7 +153,7 @@ def plan_for(M: int, w: QTensor, x_bits: int, sm_count: int) -> Plan:
         plan = Plan(**common, block_k=128, tile_m=64 if M <= 64 else 128, tile_n=64, warpgroups=2)
     while plan.shared_bytes > mosaic.SHARED_BYTES and plan.stages > 2:
         plan = dataclasses.replace(plan, stages=plan.stages - 1)
-    assert plan.shared_bytes <= mosaic.SHARED_BYTES, f"{plan} needs {plan.shared_bytes} bytes of shared memory"
+    require(plan.shared_bytes <= mosaic.SHARED_BYTES, f"{plan} needs {plan.shared_bytes} bytes of shared memory, of {mosaic.SHARED_BYTES}")
     # Of wgmma: the batch side is a multiple of 8 up to 256. Of the copy engine: a box is at most 256 a side, rows start at 16 bytes.
     assert plan.tile_m % 8 == 0 and plan.tile_m <= 256 and plan.tile_n % 64 == 0 and plan.block_k % plan.unit == 0
     return plan

@@ -10,58 +10,53 @@ Leaves out: nf4 and GGUF's blocks (the reference), integer products, gradients (
 interpreter, and lowered for one.
 """
 
+import functools
+
 import jax
 import jax.experimental.pallas as pl
 import jax.experimental.pallas.tpu as pltpu
 import jax.numpy as jnp
 
+from pikojax.kernels import dispatch, signed
+from pikojax.kernels.matmul import why_not_prepared
 from pikojax.qtensor import FORMATS, QTensor
-from pikojax.qtensor.own import unpack4
 
-TILE_M, TILE_N, TILE_K = 256, 256, 256
 LAYOUT = "tpu"
+TILE_M, (TILE_N, TILE_K) = 256, signed.PADDED_TO[LAYOUT]
+prepare = functools.partial(signed.pack, layout=LAYOUT)
+
+
+def run(x, w: QTensor, layer, out_dtype):
+    return matmul(x, w, layer, out_dtype=out_dtype)
+
+
+def why_not_run(x, w: QTensor, layer) -> str | None:
+    return why_not_here(w) or why_not_prepared(w, LAYOUT) or dispatch.why_not_on_mesh(x, w)
+
+
+def why_not_here(w: QTensor | None = None) -> str | None:
+    return why_not(dispatch.card().platform, None, (1, *(w.shape if w else (1, 1))), w.format if w else "int8")
 
 
 def why_not(platform: str, capability: tuple[int, int] | None, shape: tuple[int, int, int], format: str) -> str | None:
     """Why this kernel cannot multiply x [M, K] by w [K, N] of this format there; None if it can."""
     if platform != "tpu":
         return f"the TPU kernel needs a TPU, not {platform!r}"
-    known = FORMATS.get(format)
-    if known is None or known.gguf or known.name == "nf4":
+    if not signed.packs(format):
         return f"the TPU kernel reads int8 and int4 weights of our own formats, not {format!r}"
     return None
 
 
-def prepare(w: QTensor) -> QTensor:
-    """Canonical → "tpu": data int8 or int4 [..., K, N], scales and minimums float32 [..., groups, N], both sides padded to 256."""
-    assert w.layout == "canonical" and why_not("tpu", None, (1, *w.shape), w.format) is None
-    known = FORMATS[w.format]
-    packed = w.data.dtype == jnp.uint8
-    offset = 8 if packed and not known.asymmetric else 0
-    q = unpack4(w.data).astype(jnp.int8) - jnp.int8(offset) if packed else w.data
-    if known.asymmetric:  # int4 is signed: w = (q − 8) · scale + (min + 8 · scale)
-        q = q - jnp.int8(8)
-    n, k = -w.shape[1] % TILE_N, -q.shape[-1] % TILE_K
-    scales = w.scales.astype(jnp.float32)
-    mins = w.mins.astype(jnp.float32) + 8.0 * scales if known.asymmetric else None
-    data = _turned(q, n, k).astype(jnp.int4 if packed else jnp.int8)
-    groups = k // known.group if known.group else 0
-    return QTensor(data, *(None if s is None else _turned(s, n, groups) for s in (scales, mins)), w.format, w.shape, LAYOUT)
-
-
-def _turned(x, n_padding: int, k_padding: int):
-    return jnp.swapaxes(jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, n_padding), (0, k_padding)]), -1, -2)
-
-
-def matmul(x, w: QTensor, layer=None, *, interpret: bool = False):
-    """x [..., K] · w, in x's dtype; `layer` picks one of a stack of weights without copying it."""
+def matmul(x, w: QTensor, layer=None, *, out_dtype=None, interpret: bool = False):
+    """x [..., K] · w, in `out_dtype` (x's by default); `layer` picks one of a stack of weights without copying it."""
     if w.layout == "canonical":
         w = prepare(w)
     K, N = w.shape
     rows = x.reshape(-1, K)
     M = rows.shape[0]
-    if M == 0:
-        return jnp.zeros((*x.shape[:-1], N), x.dtype)
+    out_dtype = jnp.dtype(out_dtype or x.dtype)
+    if M == 0 or N == 0:
+        return jnp.zeros((*x.shape[:-1], N), out_dtype)
     leaves = [leaf for leaf in (w.data, w.scales, w.mins) if leaf is not None]
     if w.data.ndim == 2:
         leaves, layer = [leaf[None] for leaf in leaves], 0
@@ -76,7 +71,7 @@ def matmul(x, w: QTensor, layer=None, *, interpret: bool = False):
 
     y = pl.pallas_call(
         lambda layer_ref, *refs: _body(*refs, group=FORMATS[w.format].group),
-        out_shape=jax.ShapeDtypeStruct((rows.shape[0], n_padded), x.dtype),
+        out_shape=jax.ShapeDtypeStruct((rows.shape[0], n_padded), out_dtype),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=(rows.shape[0] // tile_m, n_padded // TILE_N, k_padded // TILE_K),

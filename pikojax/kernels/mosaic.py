@@ -13,6 +13,8 @@ import jax.experimental.pallas as pl
 import jax.experimental.pallas.mosaic_gpu as plgpu
 import jax.numpy as jnp
 
+from pikojax.config import require
+
 SHARED_BYTES = 227 * 1024  # what one block may have of a Hopper multiprocessor's shared memory
 WARPGROUP = plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Warpgroup)
 _LOAD_TAKES_INDEX = "idx" in inspect.signature(plgpu.load).parameters  # until jax 0.10
@@ -66,5 +68,5 @@ def _interpreter():
 
 def swizzled(row_bytes: int, bits: int):
     """The transforms of a tile in shared memory whose rows are cut into pieces of so many bytes, as the tensor cores want it."""
-    assert row_bytes in (32, 64, 128), f"{row_bytes} bytes: a swizzle is 32, 64 or 128 wide"
+    require(row_bytes in (32, 64, 128), f"got a swizzle of {row_bytes} bytes; a swizzle is 32, 64 or 128 wide")
     return (plgpu.TilingTransform((8, row_bytes * 8 // bits)), plgpu.SwizzleTransform(row_bytes))

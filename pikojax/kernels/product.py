@@ -4,18 +4,19 @@
 
 `transposed`: W lies as [N, K] (a table that serves as the output projection), and y = x · Wᵀ. No case copies an operand.
 
-On one CPU, in float32, and when large enough, the three products are `native/gemm.h`'s, which reads transposed operands as they lie;
-a row's bits then do not depend on the rows beside it, nor any bit on the number of threads. Everything else is `reference`, XLA's
-product, which its partitioner also knows how to split over a mesh. A product that XLA alone computes can be differentiated forward
-too, the native one only backward.
+On a CPU, in float32, and when large enough, the three products are `native/gemm.h`'s, which reads transposed operands as they lie;
+a row's bits then do not depend on the rows beside it, nor any bit on the number of threads. On a mesh, whose axes all split the batch,
+each device multiplies its own rows by the whole weight. Everything else is `reference`, XLA's product. A product that XLA alone computes
+can be differentiated forward too, the native one only backward.
 
-Leaves out: bfloat16, quantized weights, a mesh of CPU devices (it takes the reference).
+Leaves out: bfloat16, quantized weights.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from pikojax.kernels import dispatch
 from pikojax.native.ffi import register
@@ -28,9 +29,16 @@ def product(x_MK, weight, transposed: bool = False, out_dtype=None):
     out_dtype = jnp.dtype(out_dtype or x_MK.dtype)
     (M, K), N = x_MK.shape, weight.shape[0 if transposed else 1]
     dtypes = {jnp.dtype(x_MK.dtype), jnp.dtype(weight.dtype), out_dtype}
-    if dtypes == {jnp.dtype(jnp.float32)} and M >= LEAST_ROWS and M * N * K >= LEAST_PRODUCTS and native_target() is not None:
+    mesh = dispatch.mesh_of(x_MK, weight)
+    devices = 1 if mesh is None else mesh.size
+    large = M % devices == 0 and M // devices >= LEAST_ROWS and M // devices * N * K >= LEAST_PRODUCTS
+    if dtypes != {jnp.dtype(jnp.float32)} or not large or native_target() is None:
+        return reference(x_MK, weight, transposed).astype(out_dtype)
+    if mesh is None:
         return _native(x_MK, weight, transposed)
-    return reference(x_MK, weight, transposed).astype(out_dtype)
+    rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    multiply = functools.partial(_native, transposed=transposed)
+    return jax.shard_map(multiply, mesh=mesh, in_specs=(rows, whole), out_specs=rows, check_vma=False)(x_MK, weight)
 
 
 def reference(x_MK, weight, transposed: bool = False):
@@ -39,7 +47,7 @@ def reference(x_MK, weight, transposed: bool = False):
 
 
 def native_target() -> str | None:
-    """What to call, or None where XLA computes: by wish, for want of a compiler, or because devices are several or no CPU."""
+    """What to call, or None where XLA computes: by wish, for want of a compiler, or because the device is no CPU."""
     return None if dispatch.why_not_native("gemm") else register("gemm", "pikojax_gemm")
 
 

@@ -96,10 +96,10 @@ class Stem(nnx.Module):
             std = None if cfg.zero_init else STD
             self.head = parameter((cfg.d_model, cfg.vocab_size), ("embed", "vocab"), next(keys), std)
 
-    def tokens_in(self, cfg: GPTConfig, tokens_BT, positions_BT, key):
-        x_BTD = layers.embed(self.embed[...], tokens_BT)
+    def tokens_in(self, cfg: GPTConfig, tokens_BT, positions_BT, key, dtype):
+        x_BTD = layers.embed(self.embed[...], tokens_BT, dtype)
         if cfg.positions == "learned":
-            x_BTD = x_BTD + layers.embed(self.positions[...], positions_BT)
+            x_BTD = x_BTD + layers.embed(self.positions[...], positions_BT, dtype)
         elif cfg.positions == "sinusoidal":
             x_BTD = x_BTD + layers.sinusoids(positions_BT, cfg.d_model).astype(x_BTD.dtype) * STD
         return dropout(x_BTD, cfg.dropout, key)
@@ -132,7 +132,7 @@ def forward(cfg: GPTConfig, params, tokens_BT, cache=None, *, segments_BT=None, 
         return layers.bind(Block, cfg, weights)(cfg, x_BTD, cache, layer, positions_BT, segments_BT, key)
 
     stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
-    x_BTD = stem.tokens_in(cfg, tokens_BT, positions_BT, stem_key)
+    x_BTD = stem.tokens_in(cfg, tokens_BT, positions_BT, stem_key, layers.stream_dtype(params))
     x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=keys_L, remat=remat)
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)

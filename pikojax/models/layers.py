@@ -135,7 +135,7 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
     into two-dimensional products, and a three-dimensional one into transposed copies."""
     x_RK = x.reshape(-1, x.shape[-1])
     if isinstance(kernel_KN, QTensor):
-        rows = matmul(x_RK.astype(jnp.float32), kernel_KN, which).astype(out_dtype or x.dtype)
+        rows = matmul(x_RK, kernel_KN, which, out_dtype=out_dtype)
     else:
         kernel_KN = kernel_KN if which is None else jax.lax.dynamic_index_in_dim(kernel_KN, which, keepdims=False)
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
@@ -164,9 +164,17 @@ def activate(x, name: str):
     return jax.nn.silu(x) if name == "silu" else gelu(x, approximate=name == "gelu_tanh")
 
 
-def embed(table_VD, ids):
-    """Rows of a table [V, D], or of a QTensor, whose shape is (D, V)."""
-    return lookup(table_VD, ids) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+def embed(table_VD, ids, dtype=jnp.float32):
+    """Rows of a table [V, D] as they are, or of a QTensor, whose shape is (D, V), in `dtype`."""
+    return lookup(table_VD, ids, dtype) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+
+
+def stream_dtype(params: dict):
+    """Of the residual stream where the embedding is quantized and says nothing about it: that of the first parameter beside it which is
+    not, those of the blocks last, as a training step converts them later. float32 where everything is quantized."""
+    stem = {name: value for name, value in params.items() if name != "blocks"}
+    leaves = jax.tree.leaves((stem, params["blocks"]), is_leaf=lambda leaf: isinstance(leaf, QTensor))
+    return next((leaf.dtype for leaf in leaves if not isinstance(leaf, QTensor)), jnp.float32)
 
 
 def rms_norm(x, scale=None, eps: float = 1e-5):

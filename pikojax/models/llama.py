@@ -155,8 +155,8 @@ class Stem(nnx.Module):
         if not cfg.tie:
             self.head = parameter((cfg.d_model, cfg.vocab_size), ("embed", "vocab"), next(keys), STD)
 
-    def tokens_in(self, cfg: LlamaConfig, tokens_BT):
-        x_BTD = layers.embed(self.embed[...], tokens_BT)
+    def tokens_in(self, cfg: LlamaConfig, tokens_BT, dtype):
+        x_BTD = layers.embed(self.embed[...], tokens_BT, dtype)
         return x_BTD if cfg.embed_scale == 1.0 else x_BTD * jnp.asarray(cfg.embed_scale, x_BTD.dtype)
 
     def logits_out(self, cfg: LlamaConfig, x_BTD):
@@ -184,7 +184,8 @@ def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None
         return layers.bind(Block, cfg, weights)(cfg, x_BTD, cache, layer, local, positions_BT, segments_BT)
 
     stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
-    x_BTD, cache = layers.run_blocks(block, params["blocks"], stem.tokens_in(cfg, tokens_BT), cache, keys_L=local_L, remat=remat)
+    x_BTD = stem.tokens_in(cfg, tokens_BT, layers.stream_dtype(params))
+    x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=local_L, remat=remat)
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
     return Output(stem.logits_out(cfg, hidden_BTD), hidden_BTD, {}), cache

@@ -5,10 +5,9 @@
 #include <string>
 
 #include "chunks.h"
+#include "export.h"
 
 namespace ffi = xla::ffi;
-
-#define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 

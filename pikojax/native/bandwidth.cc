@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "export.h"
 #include "sum_words.h"
 
 namespace {

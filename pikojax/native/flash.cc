@@ -2,9 +2,8 @@
 // Arrays are [..., tokens, heads, width], keys and values perhaps [..., heads, tokens, width]; all axes before are one batch.
 // Leaves out: other types, dropout of the weights, biases on the scores.
 #include "chunks.h"
+#include "export.h"
 #include "flash_backward.h"
-
-#define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace ffi = xla::ffi;
 using Array = ffi::Buffer<ffi::F32>;

@@ -3,7 +3,7 @@
 #include "gemm.h"
 
 #include "chunks.h"
-#include "sum_words.h"
+#include "export.h"
 
 namespace ffi = xla::ffi;
 

@@ -8,8 +8,7 @@
 #include <string>
 
 #include "chunks.h"
-
-#define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
+#include "export.h"
 
 namespace ffi = xla::ffi;
 

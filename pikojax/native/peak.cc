@@ -7,6 +7,7 @@
 #include <thread>
 #include <vector>
 
+#include "export.h"
 #include "simd.h"
 
 namespace {
@@ -41,7 +42,7 @@ int32_t multiply_often(int64_t times) {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) double pikojax_int8_peak(int threads, int repeats) {
+PIKOJAX_EXPORT double pikojax_int8_peak(int threads, int repeats) {
   constexpr int64_t kTimes = 2'000'000;
   std::vector<double> passes_s;
   std::vector<int32_t> results(std::max(threads, 1));

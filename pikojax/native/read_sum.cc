@@ -2,6 +2,7 @@
 // JAX can see, next to what the machine has (bandwidth.cc). Also the smallest complete example of a native kernel.
 // Leaves out: other types, axes, gradients.
 #include "chunks.h"
+#include "export.h"
 #include "sum_words.h"
 
 namespace ffi = xla::ffi;

@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
-
 #if defined(__AVX512F__)
 constexpr size_t kVectorBytes = 64;
 #elif defined(__AVX2__)

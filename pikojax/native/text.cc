@@ -9,13 +9,12 @@
 #include <mutex>
 #include <thread>
 
+#include "export.h"
 #include "text_decode.h"
 #include "text_encode.h"
 #include "text_find.h"
 #include "text_guard.h"
 #include "text_map.h"
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
 
 using namespace pikojax_text;
 
@@ -42,7 +41,7 @@ struct Setup {
   int32_t digits, contractions, slash, whole_tail;  // ScanRules
 };
 
-EXPORT Encoder* pikojax_text_encoder(const Setup* setup, char* error) {
+PIKOJAX_EXPORT Encoder* pikojax_text_encoder(const Setup* setup, char* error) {
   return guarded<Encoder*>(error, nullptr, [&]() -> Encoder* {
     const Setup& s = *setup;
     auto encoder = std::make_unique<Encoder>();
@@ -68,10 +67,10 @@ EXPORT Encoder* pikojax_text_encoder(const Setup* setup, char* error) {
   });
 }
 
-EXPORT void pikojax_text_encoder_free(Encoder* encoder) { delete encoder; }
+PIKOJAX_EXPORT void pikojax_text_encoder_free(Encoder* encoder) { delete encoder; }
 
 // Part i is text [begin[i], begin[i + 1]); its ids go to out[begin[i]] on, count[i] of them.
-EXPORT int32_t pikojax_text_encode(const Encoder* encoder, const Byte* text, const int64_t* begin, int64_t n_parts, int32_t threads,
+PIKOJAX_EXPORT int32_t pikojax_text_encode(const Encoder* encoder, const Byte* text, const int64_t* begin, int64_t n_parts, int32_t threads,
                                    uint32_t* out, int64_t* count, char* error) {
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
@@ -101,7 +100,7 @@ EXPORT int32_t pikojax_text_encode(const Encoder* encoder, const Byte* text, con
 }
 
 // Places to cut a text into about `n_parts` alike: writes their number - 1 at most to `cuts` and returns how many.
-EXPORT int64_t pikojax_text_safe_cuts(const Encoder* encoder, const Byte* text, int64_t n, int64_t n_parts, int64_t* cuts) {
+PIKOJAX_EXPORT int64_t pikojax_text_safe_cuts(const Encoder* encoder, const Byte* text, int64_t n, int64_t n_parts, int64_t* cuts) {
   int64_t found = 0;
   for (int64_t i = 1; i < n_parts; ++i) {
     const int64_t from = n / n_parts * i;
@@ -113,35 +112,35 @@ EXPORT int64_t pikojax_text_safe_cuts(const Encoder* encoder, const Byte* text, 
   return found;
 }
 
-EXPORT Decoder* pikojax_text_decoder(int32_t alphabet, int32_t byte_fallback, const Byte* tokens, int64_t size, const int32_t* ids, int64_t n_tokens,
+PIKOJAX_EXPORT Decoder* pikojax_text_decoder(int32_t alphabet, int32_t byte_fallback, const Byte* tokens, int64_t size, const int32_t* ids, int64_t n_tokens,
                                      const Byte* first, int64_t first_size, char* error) {
   return guarded<Decoder*>(error, nullptr, [&] {
     return new Decoder(Alphabet(alphabet), byte_fallback != 0, tokens, size_t(size), ids, size_t(n_tokens), first, size_t(first_size));
   });
 }
 
-EXPORT void pikojax_text_decoder_free(Decoder* decoder) { delete decoder; }
+PIKOJAX_EXPORT void pikojax_text_decoder_free(Decoder* decoder) { delete decoder; }
 
-EXPORT int64_t pikojax_text_decode_size(const Decoder* decoder, const int32_t* ids, int64_t n) { return decoder->size(ids, size_t(n)); }
+PIKOJAX_EXPORT int64_t pikojax_text_decode_size(const Decoder* decoder, const int32_t* ids, int64_t n) { return decoder->size(ids, size_t(n)); }
 
-EXPORT int64_t pikojax_text_decode(const Decoder* decoder, const int32_t* ids, int64_t n, Byte* out) {
+PIKOJAX_EXPORT int64_t pikojax_text_decode(const Decoder* decoder, const int32_t* ids, int64_t n, Byte* out) {
   return int64_t(decoder->write(ids, size_t(n), out));
 }
 
 
-EXPORT CharMap* pikojax_text_map(char* error) {
+PIKOJAX_EXPORT CharMap* pikojax_text_map(char* error) {
   return guarded<CharMap*>(error, nullptr, [] { return new CharMap; });
 }
 
-EXPORT void pikojax_text_map_free(CharMap* map) { delete map; }
+PIKOJAX_EXPORT void pikojax_text_map_free(CharMap* map) { delete map; }
 
-EXPORT int32_t pikojax_text_map_page(CharMap* map, int32_t page, const int8_t* size, const Byte* texts, char* error) {
+PIKOJAX_EXPORT int32_t pikojax_text_map_page(CharMap* map, int32_t page, const int8_t* size, const Byte* texts, char* error) {
   return guarded(error, -1, [&] { return map->set_page(uint32_t(page), size, texts), 0; });
 }
 
 // The size of the mapped text without its complex spans, or -1. found[0]: numbers of missing pages then written to `numbers`;
 // found[1]: spans. If there are more spans than fit, their number comes back all the same: call again with more room.
-EXPORT int64_t pikojax_text_map_look(const CharMap* map, const Byte* text, int64_t n, int64_t* found, int64_t* numbers, int64_t room, char* error) {
+PIKOJAX_EXPORT int64_t pikojax_text_map_look(const CharMap* map, const Byte* text, int64_t n, int64_t* found, int64_t* numbers, int64_t room, char* error) {
   return guarded<int64_t>(error, -1, [&] {
     const CharMap::Found result = map->look(text, size_t(n));
     found[0] = int64_t(result.missing.size());
@@ -153,17 +152,17 @@ EXPORT int64_t pikojax_text_map_look(const CharMap* map, const Byte* text, int64
   });
 }
 
-EXPORT int64_t pikojax_text_map_apply(const CharMap* map, const Byte* text, int64_t n, const int64_t* spans, const int64_t* text_end, int64_t n_spans,
+PIKOJAX_EXPORT int64_t pikojax_text_map_apply(const CharMap* map, const Byte* text, int64_t n, const int64_t* spans, const int64_t* text_end, int64_t n_spans,
                                       const Byte* texts, Byte* out) {
   return int64_t(map->apply(text, size_t(n), spans, text_end, size_t(n_spans), texts, out));
 }
 
-EXPORT Finder* pikojax_text_finder(const Byte* tokens, int64_t size, const int32_t* ids, int64_t n_tokens, char* error) {
+PIKOJAX_EXPORT Finder* pikojax_text_finder(const Byte* tokens, int64_t size, const int32_t* ids, int64_t n_tokens, char* error) {
   return guarded<Finder*>(error, nullptr, [&] { return new Finder(tokens, size_t(size), ids, size_t(n_tokens)); });
 }
 
-EXPORT void pikojax_text_finder_free(Finder* finder) { delete finder; }
+PIKOJAX_EXPORT void pikojax_text_finder_free(Finder* finder) { delete finder; }
 
-EXPORT int64_t pikojax_text_find(const Finder* finder, const Byte* text, int64_t n, int64_t from, int64_t* found, int64_t room) {
+PIKOJAX_EXPORT int64_t pikojax_text_find(const Finder* finder, const Byte* text, int64_t n, int64_t from, int64_t* found, int64_t room) {
   return int64_t(finder->find(text, size_t(n), size_t(from), found, size_t(room)));
 }

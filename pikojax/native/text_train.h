@@ -11,11 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "export.h"
 #include "text_guard.h"
-
-#ifndef PIKOJAX_EXPORT
-#define PIKOJAX_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 inline uint64_t mix(uint64_t a, uint64_t b) {
   const unsigned __int128 product = static_cast<unsigned __int128>(a ^ 0x9e3779b97f4a7c15u) * (b ^ 0xd1b54a32d192ed03u);
