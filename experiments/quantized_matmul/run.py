@@ -14,7 +14,7 @@ from trials import Rows
 
 HERE = Path(__file__).parent
 FORMATS = ("float32", "q4_0", "int8", "q4_k", "float32", "int4_g128", "q8_0", "q6_k")
-SIZES, ROWS, THREADS = (4096, 2048, 8192), (1, 512, 4, 16, 64), 2
+SIZES, ROWS, THREADS = (4096, 2048, 8192), (1, 4, 512, 16, 64), 2
 
 
 def wanted(quick: bool) -> list[dict]:
