@@ -35,7 +35,8 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: Config, mesh) -> TrainState:
-    """The state before the first step; every device makes its own part, and the same weights come on any mesh."""
+    """The state before the first step; every device makes its own part, and the same weights come on any mesh (to the last bits, which
+    XLA may round otherwise when it compiles a part)."""
     return jax.jit(lambda: _new_state(config), out_shardings=state_sharding(config, mesh))()
 
 
