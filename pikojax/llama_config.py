@@ -94,6 +94,7 @@ class LlamaConfig:
                     "rope_attention_factor"):  # fmt: skip
             value = getattr(self, key)
             require(value is None or value > 0, f"model.{key} = {value}; give a value above 0 or none")
+        require(self.rope_base > 1, f"model.rope_base = {self.rope_base}; give a value above 1")
         require(0 < self.rope_fraction <= 1, f"model.rope_fraction = {self.rope_fraction}; give a part above 0, up to 1")
         require(self.d_rope >= 2 and self.d_rope % 2 == 0, f"rope needs an even width, got {self.d_rope}; change d_head or rope_fraction")
         divisors = self.rope_divisors

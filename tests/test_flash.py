@@ -193,7 +193,8 @@ def test_later_tokens_change_no_bit_before_them(path):
 def test_the_number_of_threads_changes_no_bit():
     code = """
 import hashlib, jax, numpy as np
-from tests.test_flash import arrays, forward_and_back
+import sys; sys.path.append('tests')
+from test_flash import arrays, forward_and_back
 out = forward_and_back(*arrays(3, 200, 200, 4, 2, 40))
 print(hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in out)).hexdigest())
 """

@@ -182,7 +182,7 @@ def test_convert_gives_the_same_200_tokens(tmp_path, capsys):
     assert told["bytes"] == Path(out).stat().st_size and told["tokenizer"] is True
     assert main(["generate", out, "--temperature", "0", "--max-tokens", "200", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["text"] == (stories / "expected_greedy_200.txt").read_text().removesuffix("\n")
-    for words, part in ((["-o", out], "exists"), (["-o", "x.bin"], "no .gguf"), (["-o", out, "--force", "--type", "q2"], "--type q2 is unknown"), ([], "-o")):
+    for words, part in ((["-o", out], "exists"), (["-o", str(tmp_path / "folder"), "--type", "q8_0"], "none of a Hugging Face folder's"), (["-o", out, "--force", "--type", "q2"], "--type q2 is unknown"), ([], "-o")):
         assert main(["convert", model, *words]) == 2
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1

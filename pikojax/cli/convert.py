@@ -49,7 +49,9 @@ def _hugging_face(args: argparse.Namespace, out: Path, type: str | None) -> dict
     require(type in (None, *FOLDER_TYPES), f"--type {args.type} is none of a Hugging Face folder's ({', '.join(FOLDER_TYPES)}); packed weights go into a .gguf")
     loaded = load(args.model, ready=False)
     tokenizer = None if args.without_tokenizer else loaded.tokenizer
-    folder = hf_write.write(out, loaded.config, loaded.params, tokenizer, FOLDER_TYPES[type or "f32"], args.force)
+    templates = None if args.without_tokenizer else loaded.chat_templates
+    template = templates.sources.get("default") if templates else None
+    folder = hf_write.write(out, loaded.config, loaded.params, tokenizer, FOLDER_TYPES[type or "f32"], args.force, template)
     return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), "tokenizer": tokenizer is not None}
 
 
@@ -64,6 +66,6 @@ def vocabulary(loaded) -> dict:
     try:
         templates = loaded.chat_templates
         named = {} if templates is None else templates.sources
-        return metadata(loaded.tokenizer) | {"tokenizer.chat_template" + ("" if name == "default" else f".{name}"): text for name, text in named.items()}
+        return metadata(loaded.tokenizer, loaded.config.vocab_size) | {"tokenizer.chat_template" + ("" if name == "default" else f".{name}"): text for name, text in named.items()}
     except UserError as error:
         raise UserError(f"{error} (--without-tokenizer)") from None

@@ -31,6 +31,9 @@ def run(args: argparse.Namespace) -> dict:
 
     loaded = load(args.model)
     against = load(args.against) if args.against else None
+    for each in (loaded, against):
+        if each is not None:
+            each.must_foretell()
     ids, bos = _ids(loaded, text)
     if against is not None:
         theirs, _ = _ids(against, text)
@@ -43,6 +46,8 @@ def run(args: argparse.Namespace) -> dict:
     if args.max_tokens is not None and args.max_tokens < len(ids):
         ids = ids[: args.max_tokens]
         n_bytes = len(loaded.tokenizer.decode(ids).encode())
+    if bos is None:  # the first token is not foretold
+        n_bytes -= len(loaded.tokenizer.decode(ids[:1]).encode())
     result = measure(loaded, ids, n_bytes, bos=bos, context=context, against=against)
     for line in lines(result):
         print(line)
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace) -> dict:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8")
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); give a text file") from None
     except UnicodeDecodeError as error:

@@ -37,9 +37,12 @@ def run(args: argparse.Namespace) -> dict:
     from pikojax.infer.generate import generate
 
     loaded = load(args.model)
+    loaded.must_foretell()
     if loaded.tokenizer is None:
         remedy = {"gguf": "choose a file that has one", "llama2c": "put its tokenizer.bin beside it"}.get(loaded.kind, "put its tokenizer.json into the folder")
         raise UserError(f"{args.model} has no tokenizer; {remedy}")
+    n_tokens, n_rows = loaded.tokenizer.vocab_size, loaded.config.vocab_size
+    require(n_tokens <= n_rows, f"{args.model} has {n_rows:,} tokens, its tokenizer {n_tokens:,}; it is another model's tokenizer")
     shown = visible if sys.stdout.isatty() else str
     if sys.stdout.isatty():
         print(shown(prompt), end="", flush=True)

@@ -141,6 +141,7 @@ def _rope(keys: _Keys, architecture: str, d_head: int, context: int, divisors: n
     if architecture == "gemma3":
         found["rope_base_local"] = keys.number("rope.freq_base_swa", 1e4)
     if divisors is not None:
+        require(divisors.size <= 1 << 16, f"{keys.file} has {divisors.size:,} divisors of positions, more than any head is wide")
         found["rope_divisors"] = tuple(divisors.reshape(-1).tolist())
     older = keys.number("rope.scale_linear")
     kind, factor = keys.text("rope.scaling.type") or "linear", keys.number("rope.scaling.factor", older)

@@ -39,6 +39,7 @@ def save(path: str | Path, cfg: LlamaConfig, params: dict, type: str | None = No
     """The bytes written. `vocabulary`: metadata of a tokenizer (`text.gguf_vocab_save`, or another GGUF file's)."""
     require(type is None or type in TYPES, f"type {type!r} is unknown; choose from {', '.join(TYPES)}")
     require(isinstance(cfg, LlamaConfig), f"only models of the Llama family are written as GGUF, this is {cfg.name!r}; give another model")
+    require(cfg.n_experts is None, "mixtures of experts are not written as GGUF yet; convert to a Hugging Face folder")
     cfg = _with_divisors(cfg)
     architecture = _architecture(cfg)
     tensors = _tensors(cfg, params, type, architecture in INTERLEAVED)
@@ -142,7 +143,9 @@ def _vector(name: str, values) -> Tensor:
 def _matrix(name: str, rows, type: str | None) -> Tensor:
     packed = isinstance(rows, QTensor)
     shape = rows.shape[::-1] if packed else rows.shape
-    type = type or (rows.format if packed else _FLOATS[str(rows.dtype)])
+    stored = rows.format if packed else _FLOATS.get(str(rows.dtype), "")
+    require(type or stored, f"{name} is of a type that GGUF does not have here; give a --type")
+    type = type or stored
     if type in FORMATS and shape[1] % FORMATS[type].block_weights:
         type = "q8_0" if shape[1] % 32 == 0 else "f16"
     if packed and type == rows.format:

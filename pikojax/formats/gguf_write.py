@@ -7,6 +7,7 @@ The file appears whole under its name or not at all: it is written under another
 Leaves out: what the tensors mean (`gguf_save.py`), splitting a model into several files.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ class Tensor(NamedTuple):
 def write(path: str | Path, metadata: Mapping, tensors: Sequence[Tensor]) -> int:
     """The bytes written."""
     path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    beside = path.with_name(f".{os.getpid()}.gguf")
     try:
         with open(beside, "wb") as file:
             for part in _parts(metadata, tensors):
@@ -51,7 +52,8 @@ def write(path: str | Path, metadata: Mapping, tensors: Sequence[Tensor]) -> int
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); give a writable place with space on its disk") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
     return size
 
 

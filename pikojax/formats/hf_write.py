@@ -25,6 +25,7 @@ from pikojax.formats.huggingface import ALONE, CONFIG, READERS
 from pikojax.qtensor import QTensor
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tiktoken")  # all that is replaced with a model folder
 PREFIX = {"gpt": "transformer.", "llama": "model."}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -32,7 +33,7 @@ CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "M
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
-def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, force: bool = False) -> Path:
+def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, force: bool = False, template: str | None = None) -> Path:
     """`force` replaces a folder that is there already, if it holds a model or nothing."""
     folder = user_path(folder, "folder")
     require(getattr(cfg, "name", None) in PREFIX, f"a model {getattr(cfg, 'name', cfg)!r} is not written as a Hugging Face folder; there are: {', '.join(PREFIX)}")
@@ -40,15 +41,15 @@ def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, for
     raw = _config_of(cfg)
     blank = _Blank(PREFIX[cfg.name], raw["model_type"], dtype)
     _pour(READERS[cfg.name](cfg, blank, lambda array: array), params, "params")
-    for norm in blank.less_1:
-        norm -= np.ones((), norm.dtype)
+    for name in blank.less_1:  # in float32: near 1 a half has no digits left for what is subtracted from
+        blank.tensors[name] = (blank.tensors[name] - np.float32(1)).astype(dtype)
     _refuse_taken(folder, force)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
-            _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer)
+            _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
             _rename(beside, folder, force)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -158,16 +159,19 @@ class _Blank:
     def has(self, name: str) -> bool:
         return "block_sparse_moe" in name and self.family == "mixtral"
 
+    def _full(self, name: str) -> str:
+        return name if name == "lm_head.weight" else self.prefix + name
+
     def _add(self, name: str, array: np.ndarray) -> np.ndarray:
-        self.tensors[name if name == "lm_head.weight" else self.prefix + name] = array
+        self.tensors[self._full(name)] = array
         return array
 
     def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return self._add(name, np.zeros(shape, self.dtype))
 
     def take_less_1(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        self.less_1.append(self.take(name, shape))
-        return self.less_1[-1]
+        self.less_1.append(self._full(name))
+        return self._add(name, np.zeros(shape, np.float32))
 
     def take_stack(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
         made = np.zeros((len(names), *shape), self.dtype)
@@ -203,12 +207,14 @@ def _refuse_taken(folder: Path, force: bool) -> None:
     if not os.path.lexists(folder):
         return
     require(folder.is_dir() and not folder.is_symlink(), f"{folder} exists and is no folder; give another name")
-    ours = (folder / CONFIG).is_file() or not any(folder.iterdir())
+    entries = list(folder.iterdir())
+    model = any(entry.name == CONFIG for entry in entries) and any(entry.suffix == ".safetensors" for entry in entries)
+    ours = not entries or model and all(entry.is_file() and entry.suffix in MODEL_FILES for entry in entries)
     require(ours, f"{folder} holds something else than a model; give another name")
     require(force, f"{folder} exists; force replaces it")
 
 
-def _fill(folder: Path, raw: dict, tensors: dict, tokenizer) -> None:
+def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | None) -> None:
     from safetensors.numpy import save_file
 
     os.chmod(folder, 0o755)
@@ -219,6 +225,8 @@ def _fill(folder: Path, raw: dict, tensors: dict, tokenizer) -> None:
         tokenizer.save(folder / TOKENIZER)
         named = {f"{role}_token": tokenizer.id_to_token(raw[f"{role}_token_id"]) for role in ("bos", "eos", "pad") if raw[f"{role}_token_id"] is not None}
         (folder / TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}) + "\n", encoding="utf-8")
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     for file in [*folder.iterdir(), folder]:
         _sync(file)
 
@@ -235,10 +243,14 @@ def _rename(beside: Path, folder: Path, force: bool) -> None:
     """What was there before is put aside first and removed last."""
     if force and folder.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        os.rename(folder, aside)
+        try:
+            os.rename(folder, aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         try:
             os.rename(beside, folder)
-        except OSError:
+        except BaseException:  # Ctrl-C too
             os.rename(aside, folder)
             raise
         shutil.rmtree(aside, ignore_errors=True)

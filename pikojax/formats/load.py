@@ -51,9 +51,12 @@ class Loaded:
     def chat_templates(self) -> chat.Templates | None:
         return self._templates()
 
+    def must_foretell(self) -> None:
+        require(self.model.new_cache is not None, f"{self.path} is an encoder, which expects no next token; from Python take model.forward(…)[0].hidden")
+
     def logits(self, tokens_BT) -> jax.Array:
         """float32 [B, T, V]: what the model expects after each token, seeing it and those before it."""
-        require(self.model.new_cache is not None, f"{self.path} is an encoder, which expects no next token; take model.forward(…)[0].hidden")
+        self.must_foretell()
         tokens_BT, V, S = np.asarray(tokens_BT), self.config.vocab_size, self.config.context
         good = tokens_BT.ndim == 2 and tokens_BT.size and tokens_BT.dtype.kind in "iu"
         require(good, f"logits got {tokens_BT.dtype} of shape {tokens_BT.shape}; give whole numbers [B, T], as tokens[None] of one text")

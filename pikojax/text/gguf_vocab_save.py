@@ -22,7 +22,8 @@ PROBES = ("", " ", "Once upon a time, there was a little girl.", "  two\n\n\nlin
           "<s>a</s><|endoftext|>", "def f(x):\n    return x**2  # ½")  # fmt: skip
 
 
-def metadata(tok: Tokenizer) -> dict:
+def metadata(tok: Tokenizer, n_rows: int | None = None) -> dict:
+    """`n_rows`: of the embedding. Rows beyond the vocabulary get names of their own, for llama.cpp counts tokens to know the rows."""
     model, normalizer = tok.tree["model"], tok.tree.get("normalizer")
     known = isinstance(tok, Tokenizer) and model.get("type", "BPE") == "BPE"
     require(known, f"GGUF cannot say a vocabulary of the kind {model.get('type')} here; leave the tokenizer out")
@@ -40,6 +41,13 @@ def metadata(tok: Tokenizer) -> dict:
     made |= {"tokenizer.ggml.add_bos_token": tok.bos_id is not None and framed[:1] == [tok.bos_id]}
     made |= {"tokenizer.ggml.add_eos_token": tok.eos_id is not None and framed[-1:] == [tok.eos_id]}
     _prove(tok, made)
+    n_left = (len(tok.tokens) if n_rows is None else n_rows) - len(tok.tokens)
+    require(n_left >= 0, f"the tokenizer has {len(tok.tokens):,} tokens, {-n_left:,} more than the model; it is another model's, so leave it out")
+    if n_left > 0:
+        made["tokenizer.ggml.tokens"] = [*tok.tokens, *(f"[PAD{id}]" for id in range(len(tok.tokens), len(tok.tokens) + n_left))]
+        made["tokenizer.ggml.token_type"] = np.append(made["tokenizer.ggml.token_type"], np.full(n_left, UNUSED, np.int32))
+        if pieces:
+            made["tokenizer.ggml.scores"] = np.append(made["tokenizer.ggml.scores"], np.full(n_left, -1e4, np.float32))
     return made
 
 

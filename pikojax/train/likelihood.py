@@ -38,7 +38,8 @@ def measure(loaded, ids: np.ndarray, n_bytes: int, *, bos: int | None, context: 
     mean, error = _mean(nats_N)
     per_byte = len(nats_N) / (math.log(2) * n_bytes)
     made = {"tokens": len(nats_N), "bytes": n_bytes, "context": context, "nats_per_token": mean, "nats_per_token_error": error}
-    made |= {"perplexity": math.exp(mean), "perplexity_error": math.exp(mean) * error, "bits_per_byte": mean * per_byte, "bits_per_byte_error": error * per_byte}
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    made |= {"perplexity": perplexity, "perplexity_error": perplexity * error, "bits_per_byte": mean * per_byte, "bits_per_byte_error": error * per_byte}
     for name, values_N in zip(("kl_mean", "same_top_rate", "nats_above"), others):
         made[name], made[f"{name}_error"] = _mean(values_N)
     return made
