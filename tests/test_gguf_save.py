@@ -155,8 +155,14 @@ def test_usual_vocabularies_can_be_said(name):
         pytest.skip(f"no {DATA / 'tokenizers'}")
     tok = files.load(DATA / "tokenizers" / name)
     again = Tokenizer.from_tree(gguf_vocab.tree(gguf_vocab_save.metadata(tok), "x"))
+    rows = tok.vocab_size + 3  # of an embedding that is padded, as most are: llama.cpp wants a name for each
+    padded = gguf_vocab_save.metadata(tok, rows)
+    assert len(padded["tokenizer.ggml.tokens"]) == len(padded["tokenizer.ggml.token_type"]) == len(set(padded["tokenizer.ggml.tokens"])) == rows
+    with pytest.raises(UserError, match="1 more than the model"):
+        gguf_vocab_save.metadata(tok, tok.vocab_size - 1)
     for text in ("The quick brown fox jumps, doesn't it?", "Äpfel und 北京 12345 \n\n x"):
-        assert np.array_equal(tok.encode(text), again.encode(text))
+        for read in (again, Tokenizer.from_tree(gguf_vocab.tree(padded, "x"))):
+            assert np.array_equal(tok.encode(text), read.encode(text))
 
 
 def test_vocabularies_that_gguf_cannot_say_are_refused():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hf_folders import in_pieces, saved, write_folder
 
+from pikojax.cli.main import main
 from pikojax.config import UserError, load_config
 from pikojax.formats import hf_config, huggingface
 from pikojax.models import bert, catalog
@@ -75,6 +76,15 @@ def test_hidden_states_are_those_of_transformers(case, tmp_path):
     alone = encoded(cfg, params, tokens_BT[:, :23])  # without the padding
     assert np.abs(np.asarray(alone.hidden)[1] - np.asarray(wanted)[1, :23]).max() < 1e-4
     assert np.abs(np.asarray(bert.mean_pooled(alone.hidden))[1] - sentences_BD[1]).max() < 1e-4
+
+
+def test_an_encoder_foretells_nothing_and_says_so(tmp_path, capsys):
+    folder = write_folder(tmp_path / "m", ABOUT["bert"])
+    (tmp_path / "text.txt").write_text("a text")
+    for command in (["generate", str(folder), "a"], ["eval", str(folder), "--text", str(tmp_path / "text.txt")]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "is an encoder" in error and error.count("\n") == 1
 
 
 def test_an_encoder_sees_later_words_and_no_padding(tmp_path):

@@ -146,6 +146,11 @@ def test_a_folder_appears_whole_and_is_replaced_only_when_asked(tmp_path, monkey
     with pytest.raises(UserError, match="something else than a model"):
         hf_write.write(tmp_path / "mine", cfg, params, force=True)
     folder = hf_write.write(tmp_path / "a" / "made", cfg, params)
+    for name in ("src", "thesis.tex"):  # a model folder that somebody keeps more in
+        (folder / name).mkdir()
+        with pytest.raises(UserError, match="something else than a model"):
+            hf_write.write(folder, cfg, params, force=True)
+        (folder / name).rmdir()
     with pytest.raises(UserError, match="exists; force replaces it"):
         hf_write.write(folder, cfg, params)
     other = jax.tree.map(lambda leaf: leaf + 1, params)
