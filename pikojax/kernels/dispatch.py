@@ -119,6 +119,11 @@ def mesh_of(*operands):
     return next(several, None)
 
 
+def splits_freely(mesh) -> bool:
+    """Whether a kernel may be put into a `shard_map` of its own over the whole mesh: not where some axes are in one already, or explicit."""
+    return not mesh.manual_axes and all(type == jax.sharding.AxisType.Auto for type in mesh.axis_types)
+
+
 def why_not_on_mesh(*operands) -> str | None:
     if mesh_of(*operands) is None:
         return None

@@ -31,6 +31,8 @@ def why_not(q_BTHC, k_BSGC, v_BSGC) -> str | None:
     mesh, B = dispatch.mesh_of(q_BTHC, k_BSGC, v_BSGC), q_BTHC.shape[0]
     if mesh is not None and B % mesh.size:
         return f"{B} rows do not divide over {mesh.size} devices"
+    if mesh is not None and not dispatch.splits_freely(mesh):
+        return "some axes of the mesh are manual or explicit"
     return dispatch.why_not_native("flash")
 
 

@@ -31,7 +31,7 @@ def product(x_MK, weight, transposed: bool = False, out_dtype=None):
     dtypes = {jnp.dtype(x_MK.dtype), jnp.dtype(weight.dtype), out_dtype}
     mesh = dispatch.mesh_of(x_MK, weight)
     devices = 1 if mesh is None else mesh.size
-    large = M % devices == 0 and M // devices >= LEAST_ROWS and M // devices * N * K >= LEAST_PRODUCTS
+    large = (mesh is None or dispatch.splits_freely(mesh)) and M % devices == 0 and M // devices >= LEAST_ROWS and M // devices * N * K >= LEAST_PRODUCTS
     if dtypes != {jnp.dtype(jnp.float32)} or not large or native_target() is None:
         return reference(x_MK, weight, transposed).astype(out_dtype)
     if mesh is None:
