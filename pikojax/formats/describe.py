@@ -1,4 +1,4 @@
-"""What a model consists of: parameters and bytes, by part, by kind of number, by layer. Looks at shapes alone, so a mapped file is not read.
+"""What a model consists of: parameters and bytes, by part, by kind of number, by layer. Looks at shapes alone.
 
     describe(params)["parameters_by_part"]  →  {"embed": 32768, "norm": 64, "blocks/q": 20480, …}
 

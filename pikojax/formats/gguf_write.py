@@ -1,4 +1,4 @@
-"""Writes GGUF files: metadata and tensors, in the order given, one tensor in memory at a time.
+"""Writes GGUF files: metadata and tensors, in the order given, each tensor's bytes made when they are written.
 
     write("model.gguf", {"general.architecture": "llama", …}, [Tensor("output_norm.weight", (64,), "f32", lambda: array), …])
 

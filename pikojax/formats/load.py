@@ -141,7 +141,8 @@ def _with_params(loaded: Loaded, params: dict) -> Loaded:
 
 
 def _ready(params: dict) -> dict:
-    """On the device, packed weights in the layout of this machine's kernels: leaf by leaf, so that memory holds the model once."""
+    """On the device, packed weights in the layout of this machine's kernels: leaf by leaf. Mapped leaves are in memory once then; those that
+    reading had to convert stay until all are placed."""
 
     def one(leaf):
         placed = jax.tree.map(jnp.asarray, leaf)
