@@ -8,13 +8,15 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from pikojax.config import UserError
+from pikojax.formats import hf_config
 from pikojax.models import catalog
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.append(str(GOLDEN))
 from make_llama_golden import draw  # noqa: E402
 
-__all__ = ["draw", "saved", "write_folder", "in_pieces"]
+__all__ = ["draw", "saved", "write_folder", "in_pieces", "each_makes_a_config_or_one_line"]
 
 
 def saved(name: str):
@@ -37,6 +39,17 @@ def write_folder(folder: Path, about: dict, change=lambda config, tensors: None,
             save_file({name: tensors[name] for name in tensors if files[name] == file}, folder / file)
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     return folder
+
+
+def each_makes_a_config_or_one_line(changed: list[dict]) -> None:
+    n_read = 0
+    for raw in changed:
+        try:
+            hf_config.to_config(raw)
+            n_read += 1
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+    assert 0 < n_read < len(changed)
 
 
 def in_pieces(cfg, params, tokens_BT, sizes) -> np.ndarray:

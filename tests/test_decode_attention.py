@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import sanitized
 
-from pikojax.cli.main import main
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer import decode
 from pikojax.infer.sampling import make_settings
 from pikojax.kernels import kv_formats
-from pikojax.kernels.measure_attention import measure
 from pikojax.models import catalog
 from pikojax.native import build, cpu
 
@@ -372,23 +370,6 @@ def test_a_quantized_cache_gives_nearly_the_full_forward(dtype, most):
     assert nmse(np.concatenate(parts, axis=1), want) < most
 
 
-# ---------------------------------------------------------------- measured
-
-
-def test_the_measurement_reports_speed_and_error():
-    found = measure("int8", slots=80, rows=2, heads=4, kv_heads=2, width=64, threads=1, buffer_bytes=1 << 20)
-    assert found["cache_bytes"] == 2 * 80 * 2 * (64 + 2)
-    assert found["gb_per_s"] == pytest.approx(found["cache_bytes"] / found["call_s"] / 1e9)
-    assert 0 < found["nmse_kernel"] < 5e-4 and found["nmse_kernel"] < found["nmse"] < 1e-3
-    assert found["read_bandwidth_gb_per_s"] > 0 and found["gop_per_s"] > 0 and found["threads"] == 1
-
-
-@pytest.mark.parametrize("wrong", [["--rows", "0"], ["--cache", "int9"], ["--heads", "6", "--kv-heads", "4"], ["lightllm"]])
-def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
-    assert main(["bench", "attention", *wrong]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 # ---------------------------------------------------------------- under sanitizers
 
 
@@ -398,11 +379,3 @@ def test_the_command_refuses_what_it_cannot_measure(wrong, capsys):
 @pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
 def test_odd_shapes_run_clean_under_the_sanitizers(path, sanitizer, tmp_path):
     assert "worst error" in sanitized.run("attention_check.cc", path, sanitizer, tmp_path)
-
-
-@pytest.mark.parametrize("slots, rows, most", [(64, 17, 16), (8, 9, 8)])
-def test_more_rows_than_a_decode_step_has_are_not_measured(slots, rows, most):
-    from pikojax.kernels.measure_attention import measure
-
-    with pytest.raises(UserError, match=f"--rows {rows}; give at most {most}"):
-        measure("int8", slots, rows, 4, 2, 64)

@@ -16,7 +16,7 @@ import pytest
 from hf_folders import draw, saved, write_folder
 
 from pikojax.config import GPTConfig, LlamaConfig, UserError
-from pikojax.formats import hf_write, huggingface
+from pikojax.formats import gguf_save, hf_write, huggingface
 from pikojax.models import catalog
 from pikojax.models.bert import BertConfig
 from pikojax.quant.tree import quantize_tree
@@ -164,6 +164,17 @@ def test_a_folder_appears_whole_and_is_replaced_only_when_asked(tmp_path, monkey
     with pytest.raises(UserError, match="No space left"):
         hf_write.write(folder, cfg, params, force=True)
     assert np.array_equal(huggingface.read(folder)[1]["embed"], np.asarray(other["embed"])) and os.listdir(tmp_path / "a") == ["made"]
+
+
+def test_a_half_that_cannot_hold_a_weight_is_one_line(tmp_path):
+    cfg, params = model("small llama", tmp_path)
+    params = {**params, "embed": jnp.asarray(params["embed"]).at[0, 0].set(1e6)}
+    with pytest.raises(UserError, match="params/embed has weights up to 1e[+]06, beyond float16"):
+        hf_write.write(tmp_path / "made", cfg, params, dtype=np.float16)
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(UserError, match="token_embd.weight has weights up to 1e[+]06, beyond float16"):
+        gguf_save.save(tmp_path / "m.gguf", cfg, params, "f16")
+    assert not list(tmp_path.glob("*.gguf"))
 
 
 def test_bfloat16_is_written_as_such(tmp_path):

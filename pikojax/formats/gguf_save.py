@@ -23,6 +23,7 @@ from pikojax.config import require
 from pikojax.formats import gguf_config
 from pikojax.formats.gguf_model import DIVISORS, INTERLEAVED, in_halves, picked
 from pikojax.formats.gguf_write import Tensor, write
+from pikojax.formats.halves import narrowed
 from pikojax.llama_config import LlamaConfig
 from pikojax.models.llama import base_frequencies, scaled_frequencies
 from pikojax.qtensor import FORMATS, QTensor, dequantize, quantize
@@ -158,7 +159,7 @@ def _matrix(name: str, rows, type: str | None) -> Tensor:
         return Tensor(name, shape, type, lambda: _packed(rows, type))
     if type == "bf16":
         return Tensor(name, shape, type, lambda: np.ascontiguousarray(rows))
-    return Tensor(name, shape, type, lambda: np.ascontiguousarray(floats(), {"f32": np.float32, "f16": np.float16}[type]))
+    return Tensor(name, shape, type, lambda: np.ascontiguousarray(narrowed(floats(), {"f32": np.float32, "f16": np.float16}[type], name)))
 
 
 def _packed(rows: np.ndarray, type: str) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 
 from pikojax.config import UserError, require, user_path
 from pikojax.formats import hf_config
+from pikojax.formats.halves import narrowed
 from pikojax.formats.huggingface import ALONE, CONFIG, READERS
 from pikojax.qtensor import QTensor
 
@@ -185,7 +186,7 @@ def _pour(into, params, path: str) -> None:
     if isinstance(into, np.ndarray):
         require(not isinstance(params, QTensor), f"{path} is quantized, which a Hugging Face folder cannot hold; write the model it was made from")
         require(params.shape == into.shape, f"{path} is of shape {list(params.shape)}, its config wants {list(into.shape)}")
-        into[...] = np.asarray(params).astype(into.dtype, copy=False)
+        into[...] = narrowed(params, into.dtype, path)
         return
     if isinstance(into, tuple):
         n = len(params) if isinstance(params, (tuple, list)) else len(jax.tree.leaves(params)[0])

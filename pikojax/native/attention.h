@@ -26,7 +26,7 @@ typedef float Four __attribute__((vector_size(16)));
 
 // The greatest lane of each of four vectors.
 inline Four greatest_of_four(const Floats (&v)[4]) {
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#if PIKOJAX_LANES == 16
   const auto both = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
   const __m512d ab = (__m512d)both((__m512)v[0], (__m512)v[1]), cd = (__m512d)both((__m512)v[2], (__m512)v[3]);
   const __m512 all = _mm512_max_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
@@ -39,7 +39,7 @@ inline Four greatest_of_four(const Floats (&v)[4]) {
 
 // 2^a and 2^b, one after the other; `out` has room for 16.
 inline void exp2_of_eight(Four a, Four b, float* out) {
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#if PIKOJAX_LANES == 16
   store(out, exp2_of_negative((Floats)_mm512_insertf32x4(_mm512_zextps128_ps512((__m128)a), (__m128)b, 1)));
 #else
   store(out, a);

@@ -9,7 +9,7 @@
 
 constexpr int kBlock = 64;  // queries and keys in a block
 constexpr int kTileRows = 6;
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if PIKOJAX_LANES == 16 || defined(__aarch64__)
 constexpr int kTileVectors = 4;  // 24 of 32 registers hold the tile
 #else
 constexpr int kTileVectors = 2;  // 12 of 16

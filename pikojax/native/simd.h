@@ -12,12 +12,13 @@
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)
-constexpr int kLanes = 16;
+#define PIKOJAX_LANES 16
 #elif defined(__AVX2__)
-constexpr int kLanes = 8;
+#define PIKOJAX_LANES 8
 #else
-constexpr int kLanes = 4;
+#define PIKOJAX_LANES 4
 #endif
+constexpr int kLanes = PIKOJAX_LANES;
 
 typedef uint8_t Bytes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
@@ -54,7 +55,7 @@ inline Floats choose(Ints which, Floats yes, Floats no) { return which ? yes : n
 
 // The larger of each pair; b where a is no number.
 inline Floats larger(Floats a, Floats b) {
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#if PIKOJAX_LANES == 16
   return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined(__AVX2__)
   return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
@@ -99,7 +100,7 @@ inline void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
 // One rounding where the processor can, and the same choice everywhere: the build forbids the compiler to fuse a product and a sum by
 // itself, for a row's bits must not depend on how many rows the surrounding loop was compiled for.
 inline Floats multiply_add(Floats a, Floats b, Floats c) {
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#if PIKOJAX_LANES == 16
   return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__)
   return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -136,7 +137,7 @@ inline float half_to_float(uint16_t half) {
 
 // sum + Σ code · activation over the four bytes of a lane. Exact: AVX2's 16-bit sums of two products hold up to 128 · 128.
 // dot_wide is for codes above 127. With AVX2 those would not fit, so there it gives Σ (code − 128) · activation.
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#if PIKOJAX_LANES == 16
 
 constexpr bool kWideIsCentred = false;
 

@@ -10,9 +10,9 @@
 
 // a0 b0 a1 b1 … : the lower halves of two vectors in turn, and the upper ones.
 inline Floats zip_low(Floats a, Floats b) {
-#if defined(__AVX512F__)
+#if PIKOJAX_LANES == 16
   return PIKOJAX_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-#elif defined(__AVX2__)
+#elif PIKOJAX_LANES == 8
   return PIKOJAX_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
 #else
   return PIKOJAX_SHUFFLE(a, b, 0, 4, 1, 5);
@@ -20,9 +20,9 @@ inline Floats zip_low(Floats a, Floats b) {
 }
 
 inline Floats zip_high(Floats a, Floats b) {
-#if defined(__AVX512F__)
+#if PIKOJAX_LANES == 16
   return PIKOJAX_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-#elif defined(__AVX2__)
+#elif PIKOJAX_LANES == 8
   return PIKOJAX_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 #else
   return PIKOJAX_SHUFFLE(a, b, 2, 6, 3, 7);
