@@ -63,7 +63,7 @@ class Block(nnx.Module):
             y_BTHC = causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT)
         else:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
-            y_BTHC = cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, cache.length_B + T, layer)
+            y_BTHC = cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, cache.length_B + T, layer, None, cache.table_BN)
         return self.out(y_BTHC.reshape(B, T, H * C)), cache
 
     def mlp(self, cfg: GPTConfig, x_BTD):
