@@ -230,6 +230,15 @@ def test_a_row_has_the_same_bits_alone_in_a_batch_and_among_other_tokens(path, n
         np.testing.assert_array_equal(np.asarray(solo)[0].view(np.int32), together[b].view(np.int32))
 
 
+@pytest.mark.parametrize("attend", [attention.reference, pytest.param(attention.native, marks=needs_native)])
+def test_new_tokens_beyond_the_end_leave_the_others_as_they_are(attend):
+    """20 slots, 5 tokens from slot 17 on: two have none."""
+    q_BTHC, k_BGSC, v_BGSC = draw(1, 5, 4, 2, 16, 20)
+    five = jitted(attend)(q_BTHC, k_BGSC, v_BGSC, np.asarray([22], np.int32))
+    three = jitted(attend)(q_BTHC[:, :3], k_BGSC, v_BGSC, np.asarray([20], np.int32))
+    np.testing.assert_allclose(five[:, :3], three, rtol=1e-6)
+
+
 @needs_native
 @pytest.mark.parametrize("block", [16, 64, 7])
 @pytest.mark.parametrize("name", FORMATS)

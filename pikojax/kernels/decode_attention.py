@@ -39,7 +39,8 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
         not (isinstance(cache_v, QuantizedKV) and cache_v.format == "int4_rotated"),
         "got values in int4_rotated, wanted int4; only keys are rotated: new_cache(dtype='int4') does both",
     )
-    length_B = jnp.clip(length_B, 0, shape[-2] * (1 if block_table is None else block_table.shape[1]))
+    slots = shape[-2] * (1 if block_table is None else block_table.shape[1])
+    length_B = jnp.clip(length_B, 0, slots + q_BTHC.shape[1] - 1)  # the last new tokens may stand beyond the end: they have no slot
     if layer is not None:
         layer = jnp.asarray(layer, jnp.int32)
         layer = jnp.clip(jnp.where(layer < 0, layer + shape[0], layer), 0, shape[0] - 1)

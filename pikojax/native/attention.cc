@@ -70,7 +70,7 @@ ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::
   if (ffi::Error error = open_store(k, k_scales, which, p.C, p.k); error.failure()) return error;
   if (ffi::Error error = open_store(v, v_scales, which, p.C, p.v); error.failure()) return error;
   try {
-    attention::attend(p, static_cast<int>(pool.num_threads()), [&](int64_t n, const auto& run) { for_chunks(pool, n, run); });
+    attention::attend(p, static_cast<int>(pool.num_threads()), [&](int64_t n, const auto& run) { for_chunks(pool, n, run, p.T <= attention::kMostTokens); });
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "decode attention: no memory for its partial results");
   }

@@ -52,8 +52,8 @@ struct Range {
 };
 
 inline Range seen_by(const Problem& p, int64_t b, int64_t t) {
-  const int64_t length = std::clamp<int64_t>(p.lengths[b], 0, p.S), end = length - p.all + p.first + t + 1;
-  return {p.window == 0 ? 0 : std::max<int64_t>(0, end - p.window), std::max<int64_t>(0, end)};
+  const int64_t length = std::clamp<int64_t>(p.lengths[b], 0, p.S + p.all - 1), end = length - p.all + p.first + t + 1;
+  return {p.window == 0 ? 0 : std::max<int64_t>(0, end - p.window), std::clamp<int64_t>(end, 0, p.S)};
 }
 
 inline Range seen_by_any(const Problem& p, int64_t b) { return {seen_by(p, b, 0).first, seen_by(p, b, p.T - 1).end}; }
