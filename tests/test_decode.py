@@ -14,6 +14,7 @@ import pytest
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer import decode
 from pikojax.infer.generate import generate, stream
+from pikojax.infer.request import Generation
 from pikojax.infer.sampling import make_settings, sample
 from pikojax.models import catalog
 from pikojax.text import train_char
@@ -387,7 +388,12 @@ def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatc
         def isatty(self):
             return True
 
-    monkeypatch.setattr("pikojax.infer.generate.generate", lambda *args, on_text, **options: on_text("a\x1b[2Jb\n") or _Nothing())
+    class Handle(list):
+        def result(self):
+            return Generation("", [], "eos", 1, 0.0, None)
+
+    engine = type("Engine", (), {"submit": lambda self, prompt, **options: Handle(["a\x1b[2Jb\n"])})()
+    monkeypatch.setattr(verb, "opened", lambda args, needs_tokenizer: (None, engine))
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     import argparse
@@ -398,8 +404,25 @@ def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatc
     assert terminal.getvalue() == "hi a\\x1b[2Jb\n\n"
 
 
-class _Nothing:
-    ids, tokens_per_s, first_token_s = [], None, 0.0
+def test_generate_by_ids_with_choices_and_guesses(command):
+    plain = json.loads(command("run", "--prompt-ids", "1 2 3", "--max-tokens", "9", "--temperature", "0", "--json")[1])
+    guessed = json.loads(command("run", "--prompt-ids", "1,2,3", "--max-tokens", "9", "--temperature", "0", "--speculative", "lookup", "--json")[1])
+    assert plain["ids"] == guessed["ids"] and plain["accepted_per_round"] is None and guessed["accepted_per_round"] >= 1
+    assert command("run", "so ", "--choices", "yes,no", "--seed", "4")[1] in ("yes\n", "no\n")
+    code, out, _ = command("run", "so ", "--uncertainty", "--max-tokens", "5", "--json")
+    assert code == 0 and len(json.loads(out)["confidence"]) == 5
 
-    def _asdict(self):
-        return {}
+
+def test_chat_remembers_and_leaves_out_the_oldest_turns(command, monkeypatch):
+    from pikojax.cli import chat, main
+
+    seen = []
+    turn = chat.turn
+    monkeypatch.setattr(chat, "turn", lambda loaded, messages, most: seen.append([m["content"] for m in messages]) or turn(loaded, messages, 10_000))
+    monkeypatch.setattr(chat, "_encoded", lambda loaded, messages: ([len(messages)] * 3, {}))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hi\n\nagain\n/reset\nnew\n")))
+    assert main.main(["chat", "run", "--max-tokens", "4", "--json"]) == 0
+    assert [m[::2] for m in seen] == [["hi"], ["hi", "again"], ["new"]]
+    monkeypatch.setattr(chat, "_encoded", lambda loaded, messages: ([1] * len(messages), {}))
+    told = [{"role": role, "content": ""} for role in ("system", "user", "assistant", "user", "assistant", "user")]
+    assert [len(turn(None, told, most)[0]) for most in (6, 5, 3, 1)] == [6, 4, 2, 2]

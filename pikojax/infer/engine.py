@@ -19,6 +19,7 @@ several threads.
 Leaves out: HTTP (serve/), several devices, taking blocks away from a running request (each reserves what it may need).
 """
 
+import functools
 import threading
 import time
 from collections import deque
@@ -30,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.infer import constrained, decode, pool, speculation
+from pikojax.infer import constrained, decode, pool, rows, speculation
 from pikojax.infer.request import Generation, Options, Piece, Request, check_length, prompt_ids
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
@@ -264,7 +265,7 @@ class Engine:
         request.length = request.read
         if request.read < len(request.window):
             return
-        how, extras = self._how([request], None), self._extras([request], 1)
+        how, extras = rows.how([request], self.model.forward, self.cfg, None), rows.extras([request], 1, self.cfg.vocab_size)
         position_B = np.asarray([len(request.ids)], np.int32)
         token_B, told = decode.first(how, logits_BV, request.key[None], position_B, request.settings, *extras)
         self.reading.popleft()
@@ -287,99 +288,63 @@ class Engine:
     # ------------------------------------------------------------ writing
 
     def _write(self, requests: list[Request]) -> None:
-        batch = decode.power_of_two(len(requests))
-        constrained_here = any(r.constraint is not None for r in requests)
-        spec = None if constrained_here else self.speculation
-        how, key_B = self._how(requests, spec), self._rows(requests, batch, lambda r: r.key, np.zeros(2, np.uint32))
-        row = lambda of, pad, dtype=np.int32: self._rows(requests, batch, of, pad, dtype)
-        stops_BE = row(lambda r: r.stop_ids + [-1] * (self._most_stops(requests) - len(r.stop_ids)), [-1] * self._most_stops(requests))
-        settings = jax.tree.map(lambda *rows: np.concatenate(rows), *[r.settings for r in self._padded(requests, batch)])
-        seen, bias_BV, allowed_BV = self._extras(requests, batch)
-        state = decode.State(
-            self._view(requests, batch), row(lambda r: r.window[-1], 0), row(lambda r: len(r.ids), 0), row(lambda r: False, True, bool), seen
-        )
-        costs_W = None
-        if spec:
-            state = state._replace(
-                draft=spec.enter(self, requests, batch),
-                right_B=row(lambda r: r.right, 0, np.float32), tested_B=row(lambda r: r.tested, 0, np.float32),
-            )  # fmt: skip
-        costs = self.costs.setdefault(batch if spec else -batch, speculation.Costs(how.drafter.widths if spec else (0,)))
-        costs_W = costs.each.astype(np.float32) if spec else None
-        budget_B = row(lambda r: min(decode.CHUNK, r.left, self.context - r.length), 0)
-        rounds = 1 if constrained_here else costs.rounds_in(self.config.step_s / (3 if self.reading or self.waiting else 1), FIRST_ROUNDS, decode.CHUNK)
-        arguments = lambda state, rounds: (
-            how, self.params, spec.params if spec else None, state, settings, key_B, stops_BE, budget_B, np.int32(rounds), costs_W, bias_BV, allowed_BV,
-        )  # fmt: skip
-        program = (how, batch, stops_BE.shape, seen is None, bias_BV is None, allowed_BV is None)
+        batch, held = decode.power_of_two(len(requests)), any(r.constraint is not None for r in requests)
+        spec = None if held else self.speculation
+        how = rows.how(requests, self.model.forward, self.cfg, spec.drafter if spec else None)
+        costs = self.costs.setdefault((batch, bool(spec)), speculation.Costs(how.drafter.widths if spec else (0,)))
+        program, state, run = self._call(how, requests, batch, spec, costs)
+        moment_s = self.config.step_s / (3 if self.reading or self.waiting else 1)
+        n_rounds = 1 if held else costs.rounds_in(moment_s, FIRST_ROUNDS, decode.CHUNK)  # a mask holds for one token
         if program not in self._compiled:  # without a round, so that a round's time is its own
-            _, state = decode.decode(*arguments(state, 0))
+            _, state = run(state, 0)
             self._compiled.add(program)
         began_s = time.perf_counter()
-        drawn, state = decode.decode(*arguments(state, rounds))
-        tokens_BN, count_B, told, rounds_B, rounds_W = jax.tree.map(np.asarray, drawn)
-        seconds = time.perf_counter() - began_s
+        drawn, state = run(state, n_rounds)
+        drawn = jax.tree.map(np.asarray, drawn)
         self._keep(state.cache)
-        costs.learn(rounds_W, seconds)
-        length_B = np.asarray(state.cache.length_B)
+        costs.learn(drawn.rounds_W, seconds := time.perf_counter() - began_s)
         if spec:
             spec.leave(self, requests, state)
-            right_B, tested_B = np.asarray(state.right_B), np.asarray(state.tested_B)
+        state = jax.tree.map(np.asarray, state._replace(cache=None, draft=None, seen=None)), np.asarray(state.cache.length_B)
         for i, request in enumerate(requests):
-            n = int(count_B[i])
-            request.length = int(length_B[i])
-            request.timed[0] += n
-            request.timed[1] += seconds
-            if spec:
-                request.right, request.tested = float(right_B[i]), float(tested_B[i])
-                request.rounds, request.kept = request.rounds + int(rounds_B[i]), request.kept + n
             try:
-                request.accept(tokens_BN[i, :n].tolist(), jax.tree.map(lambda x, i=i: x[i], told))
-                self._make_room(request)
+                self._take(request, i, drawn, *state, seconds)
             except Exception as error:  # noqa: BLE001 – one request's text or constraint is no other's trouble
                 request.error = error
                 request.end("failed")
 
-    def _how(self, requests: list[Request], spec) -> decode.How:
-        tops = [r.options.logprobs for r in requests if r.options.logprobs is not None]
-        n_top = None if not tops else decode.power_of_two(max(1, *tops))
-        sure = any(r.options.uncertainty for r in requests)
-        return decode.How(self.model.forward, self.cfg, spec.drafter if spec else None, None if n_top is None else min(n_top, self.cfg.vocab_size), sure)
+    def _call(self, how: decode.How, requests: list[Request], batch: int, spec, costs):
+        """(what is compiled for it, the state, what decodes it by so many rounds)"""
+        row = functools.partial(rows.rows, requests, batch)
+        seen, bias_BV, allowed_BV = rows.extras(requests, batch, self.cfg.vocab_size)
+        done_B = row(lambda r: False, True, bool)
+        state = decode.State(self._view(requests, batch), row(lambda r: r.window[-1], 0), row(lambda r: len(r.ids), 0), done_B, seen)
+        if spec:
+            right_B, tested_B = row(lambda r: r.right, 0, np.float32), row(lambda r: r.tested, 0, np.float32)
+            state = state._replace(draft=spec.enter(self, requests, batch), right_B=right_B, tested_B=tested_B)
+        budget_B = row(lambda r: min(decode.CHUNK, r.left, self.context - r.length), 0)
+        fixed = rows.settings(requests, batch), rows.keys(requests, batch), rows.stops(requests, batch), budget_B
+        weights = self.params, spec.params if spec else None
+        costs_W = costs.each.astype(np.float32) if spec else None
+        program = how, batch, fixed[2].shape, *(extra is None for extra in (seen, bias_BV, allowed_BV))
+        return program, state, lambda state, n: decode.decode(how, *weights, state, *fixed, np.int32(n), costs_W, bias_BV, allowed_BV)
 
-    def _extras(self, requests: list[Request], batch: int):
-        """(Seen, bias, allowed), each None where no request has any."""
-        V = self.cfg.vocab_size
-        seen = bias_BV = allowed_BV = None
-        if any(r.prompt_V is not None for r in requests):
-            of = lambda name, dtype: self._rows(requests, batch, lambda r: _or(getattr(r, name), np.zeros(V, dtype)), np.zeros(V, dtype), dtype)
-            seen = decode.Seen(of("prompt_V", bool), of("drawn_V", np.int32))
-        if any(r.bias_V is not None for r in requests):
-            bias_BV = self._rows(requests, batch, lambda r: _or(r.bias_V, np.zeros(V, np.float32)), np.zeros(V), np.float32)
-        if any(r.constraint is not None for r in requests):
-            allowed_BV = self._rows(requests, batch, lambda r: _or(r.allowed_V, np.ones(V, bool)), np.ones(V, bool), bool)
-        return seen, bias_BV, allowed_BV
-
-    @staticmethod
-    def _most_stops(requests: list[Request]) -> int:
-        return decode.power_of_two(max(1, *(len(r.stop_ids) for r in requests)))
-
-    @staticmethod
-    def _padded(requests: list[Request], batch: int) -> list[Request]:
-        return requests + [requests[0]] * (batch - len(requests))
-
-    @staticmethod
-    def _rows(requests, batch: int, of, pad, dtype=None) -> np.ndarray:
-        rows = [of(r) for r in requests] + [pad] * (batch - len(requests))
-        return np.asarray(rows, np.asarray(rows[0]).dtype if dtype is None else dtype)
+    def _take(self, request: Request, i: int, drawn: decode.Drawn, state: decode.State, length_B, seconds: float) -> None:
+        """What row i of a call has brought the request."""
+        n = int(drawn.count_B[i])
+        request.length = int(length_B[i])
+        request.timed = [request.timed[0] + n, request.timed[1] + seconds]
+        if state.right_B is not None:
+            request.right, request.tested = float(state.right_B[i]), float(state.tested_B[i])
+            request.rounds, request.kept = request.rounds + int(drawn.rounds_B[i]), request.kept + n
+        request.accept(drawn.tokens_BN[i, :n].tolist(), jax.tree.map(lambda x: x[i], drawn.told))
+        self._make_room(request)
 
     # ------------------------------------------------------------ the cache
 
     def _view(self, requests: list[Request], batch: int) -> KVCache:
         """The pool as these rows see it. A row that is none writes where nothing is kept."""
-        table_BN = np.full((batch, self.n_table), pool.NOWHERE, np.int32)
-        for i, request in enumerate(requests):
-            table_BN[i, : len(request.blocks)] = request.blocks
-        length_B = self._rows(requests, batch, lambda r: r.length, 0, np.int32)
+        length_B, table_BN = rows.rows(requests, batch, lambda r: r.length, 0), rows.block_table(requests, batch, self.n_table)
         return KVCache(self.cache.k_LBGSC, self.cache.v_LBGSC, jnp.asarray(length_B), jnp.asarray(table_BN))
 
     def _keep(self, view: KVCache) -> None:
@@ -393,10 +358,6 @@ class Engine:
         one = jax.eval_shape(lambda: self.model.new_cache(self.cfg, 1, pool.BLOCK, self.dtype))
         block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
         return min(self.config.slots * whole, max(whole, _memory_bytes() // 4 // block_bytes))
-
-
-def _or(value, default):
-    return default if value is None else value
 
 
 def _memory_bytes() -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.infer import decode, drafters
+from pikojax.infer import decode, drafters, pool, rows
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
 
@@ -45,7 +45,7 @@ class OfText(Speculation):
     """For `drafters.Lookup`."""
 
     def enter(self, engine, requests, batch: int):
-        S = engine.n_table * 64 + max(self.drafter.widths) + 1
+        S = engine.n_table * pool.BLOCK + max(self.drafter.widths) + 1
         text_BS, length_B = np.zeros((batch, S), np.int32), np.zeros(batch, np.int32)
         for i, request in enumerate(requests):
             text_BS[i, : len(request.window)] = request.window
@@ -61,7 +61,7 @@ class OfModel(Speculation):
         self.model, self.params = model, params
 
     def new_cache(self, n_blocks: int, dtype):
-        return self.model.new_cache(self.drafter.cfg, n_blocks, 64, dtype)
+        return self.model.new_cache(self.drafter.cfg, n_blocks, pool.BLOCK, dtype)
 
     def _view(self, engine, view: KVCache, less: int) -> KVCache:
         mine = engine.draft_cache
@@ -77,7 +77,7 @@ class OfModel(Speculation):
         self._keep(engine, view)
 
     def enter(self, engine, requests, batch: int):
-        before_B = engine._rows(requests, batch, lambda r: r.window[-2], 0, np.int32)
+        before_B = rows.rows(requests, batch, lambda r: r.window[-2], 0)
         return self._view(engine, engine._view(requests, batch), 1), before_B
 
     def leave(self, engine, requests, state) -> None:
@@ -95,7 +95,7 @@ class OfHidden(Speculation):
         request.draft = np.asarray(hidden_BTD[0, int(n_B[0]) - 1], np.float32)
 
     def enter(self, engine, requests, batch: int):
-        return engine._rows(requests, batch, lambda r: r.draft, np.zeros(engine.cfg.d_model, np.float32), np.float32)
+        return rows.rows(requests, batch, lambda r: r.draft, np.zeros(engine.cfg.d_model), np.float32)
 
     def leave(self, engine, requests, state) -> None:
         for request, hidden_D in zip(requests, np.asarray(state.draft)):
