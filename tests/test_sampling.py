@@ -28,7 +28,7 @@ def numpy_keep(logits_V, temperature, top_k, top_p):
     prob_V = np.where(keep_V, np.exp((logits_V - logits_V.max()) / temperature), 0.0)
     prob_V = prob_V / prob_V.sum()
     above_V = np.array([prob_V[logits_V > x].sum() for x in logits_V])
-    return keep_V & (above_V < top_p)
+    return keep_V & ((above_V < top_p) | (top_p == 1))  # rounding may bring a part of the sum to 1 already
 
 
 def keys(n, seed=0):
