@@ -10,7 +10,7 @@ import pytest
 from pikojax.config import UserError
 from pikojax.infer import decode, drafters, pool, speculation
 from pikojax.infer.engine import Busy, Engine, EngineConfig
-from pikojax.kernels import prepare_tree
+from pikojax.kernels import kv_write, prepare_tree
 from pikojax.llama_config import LlamaConfig
 from pikojax.models import catalog
 from pikojax.quant import quantize_tree
@@ -221,6 +221,35 @@ def test_one_requests_failure_is_its_own(monkeypatch):
     with pytest.raises(UserError, match="no such text"):
         bad.result()
     assert many.pool.n_free == many.pool.n_blocks - 1
+
+
+def test_a_call_that_fails_on_the_device_loses_its_requests_and_no_later_one(monkeypatch):
+    many = engine()
+    lost = many.submit(prompts()[0], max_tokens=24, temperature=0.0)
+    many.step()
+    run = decode.decode
+
+    def fails(*arguments, **options):
+        run(*arguments, **options)  # takes the cache
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(decode, "decode", fails)
+    many.step()
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        lost.result()
+    assert many.generate(prompts()[1], max_tokens=24, temperature=0.0, seed=1).ids == alone("float32", 0.0)[1]
+
+
+def test_room_for_a_long_context_takes_no_memory_before_it_is_used():
+    resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
+    if kv_write.dispatch.best_here("decode_attention") != "native":
+        pytest.skip("without native code it does")
+    before = resident()
+    cache = kv_write.empty((8, 4096, 2, 64, 64), "float32")
+    jax.block_until_ready(cache)
+    assert cache.nbytes == 1 << 30 and resident() - before < cache.nbytes // 8
+    assert not np.any(cache[3, 1000])
 
 
 def test_a_full_queue_refuses_and_takes_again():
