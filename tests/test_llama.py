@@ -68,7 +68,8 @@ CHANGES = {
     "model_type": (dict(model_type="parrot"), "'parrot'"),
     "unknown field": (dict(residual_multiplier=0.2), "residual_multiplier = 0.2"),
     "activation": (dict(hidden_act="sin"), "'sin'"),
-    "scaling": (dict(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0]}), "'longrope'"),
+    "scaling": (dict(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4}), "'dynamic'"),
+    "lists": (dict(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0]}), "rope_divisors"),
     "scaling's field": (dict(rope_parameters={"rope_type": "linear", "factor": 2.0, "wobble": 3}), "wobble"),
     "size": (dict(hidden_size=-1), "hidden_size = -1"),
     "layers": (dict(num_hidden_layers=4), "lacks the tensor layers.3"),
@@ -132,7 +133,7 @@ def test_fields_of_windows():
     for family, more, part in (
         ("qwen2", dict(use_sliding_window=True, max_window_layers=1), "no regular pattern"), ("gemma2", dict(sliding_window_size=9), "twice"),
         ("gemma3_text", dict(rope_parameters={"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2}}), "local layers by 'linear'"),
-        ("llama", dict(_wobble=1), "_wobble = 1"), ("smollm3", {}, "'smollm3'"), ("phi3", dict(attention_bias=True), "attention_bias = True"),
+        ("llama", dict(_wobble=1), "_wobble = 1"), ("smollm3", dict(no_rope_layers=[0, 0, 1]), "no_rope_layers"), ("phi3", dict(attention_bias=True), "attention_bias = True"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=part):
             config(family, **more)

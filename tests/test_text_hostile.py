@@ -114,7 +114,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path, monkeypatch):
         opened.truncate(0)
         opened.truncate(10 << 30)
     tracemalloc.start()
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="zero bytes"):
         load(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
