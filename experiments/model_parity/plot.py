@@ -20,8 +20,8 @@ lines = []
 for case in parity:
     whole = found[case, "huggingface", "whole"]
     ways = [delta(case, format, path) for format in ("huggingface", "gguf") for path in ("whole", "cached", "padded")]
-    lines.append([case, *ways, f"{whole['largest_logit']:.1f}"])
-header = ["architecture", "folder: whole", "cached", "padded", "GGUF: whole", "cached", "padded", "largest logit"]
+    lines.append([case, *ways, delta(case, "gguf", "read by llama.cpp"), f"{whole['largest_logit']:.1f}"])
+header = ["architecture", "folder: whole", "cached", "padded", "GGUF: whole", "cached", "padded", "by llama.cpp", "largest logit"]
 write_table(here, header, lines, rows)
 text = (here / "table.md").read_text()
 spoken = [row for row in rows if row["path"] == "llama.cpp"]

@@ -52,7 +52,7 @@ def main(peer_python: str | None, run: str | None, limit_s: float, quick: bool) 
             stand_in(folder)
         for file in sorted(folder.glob("*.npz")):
             if not rows.has(case=file.stem, format="huggingface") and time.monotonic() - began_s < limit_s:
-                compare(rows, folder, file.stem)
+                compare(rows, folder, file.stem, peer_python)
         for name, model in (("stories260K", STORIES), ("stories, trained here", Path(run) if run else None)):
             if peer_python and model is not None and model.exists() and time.monotonic() - began_s < limit_s:
                 continue_with_llama_cpp(rows, folder, name, model, peer_python)
@@ -70,15 +70,19 @@ def stand_in(folder: Path) -> None:
 # ---------------------------------------------------------------- transformers
 
 
-def compare(rows: Rows, folder: Path, case: str) -> None:
+def compare(rows: Rows, folder: Path, case: str, peer_python: str | None = None) -> None:
     said = dict(np.load(folder / f"{case}.npz"))
     largest, models = float(np.abs(said[f"whole_{LENGTHS[-1]}"]).max()), {"huggingface": folder / case}
     raw = pikojax.load(folder / case, ready=False)
     try:
-        gguf_save.save(folder / f"{case}.gguf", raw.config, raw.params)
+        gguf_save.save(folder / f"{case}.gguf", raw.config, raw.params, None, {"tokenizer.ggml.model": "no_vocab"})
         models["gguf"] = folder / f"{case}.gguf"
     except UserError as error:
         rows.append(case=case, format="gguf", path="refused", why=str(error))
+    if peer_python and "gguf" in models:  # the file means to others what it means here
+        ids = said["tokens"][0].tolist()
+        ask_llama_cpp(peer_python, "logits", models["gguf"], folder / "said.npy", ids)
+        rows.append(case=case, format="gguf", path="read by llama.cpp", max_delta=apart(np.load(folder / "said.npy"), said[f"whole_{len(ids)}"][0]), largest_logit=largest)
     for format, path in reversed(models.items()):  # the folder's rows last: they say that the case is done
         loaded = pikojax.load(path)
         ways = {"whole": whole, "cached": cached, "padded": padded} if loaded.model.new_cache else {"whole": encoded, "padded": encoded_rows}
@@ -133,6 +137,11 @@ def apart(ours, theirs) -> float:
 # ---------------------------------------------------------------- llama.cpp
 
 
+def ask_llama_cpp(peer_python: str, verb: str, file: Path, third, ids: list[int]) -> dict:
+    done = subprocess.run([peer_python, str(PEERS / "ask_llama_cpp.py"), verb, str(file), str(third), *map(str, ids)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def continue_with_llama_cpp(rows: Rows, folder: Path, name: str, model: Path, peer_python: str) -> None:
     raw = pikojax.load(model, ready=False)
     for type in TYPES:
@@ -144,8 +153,7 @@ def continue_with_llama_cpp(rows: Rows, folder: Path, name: str, model: Path, pe
         ids = prompt_ids(loaded.tokenizer, "", loaded.config.context, True)
         n_tokens = min(N_TOKENS, loaded.config.context - len(ids))
         ours = generate(loaded.model, loaded.config, loaded.params, loaded.tokenizer, "", max_tokens=n_tokens, temperature=0, framed=True)
-        done = subprocess.run([peer_python, str(PEERS / "llama_cpp_greedy.py"), str(file), str(n_tokens), *map(str, ids)], capture_output=True, text=True, check=True)
-        said = json.loads(done.stdout.splitlines()[-1])
+        said = ask_llama_cpp(peer_python, "greedy", file, n_tokens, ids)
         theirs = [id for id in said["tokens"] if id != loaded.tokenizer.eos_id]
         same = next((i for i, (a, b) in enumerate(zip(ours.ids, theirs)) if a != b), min(len(ours.ids), len(theirs)))
         margin = None if same >= len(theirs) else said["logits"][same][0] - said["logits"][same][1]
