@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import jax
@@ -112,6 +113,18 @@ def test_packed_weights_go_on_as_they_are_and_are_not_packed_again(tmp_path):
     assert np.array_equal(floats, np.asarray(dequantize(jax.tree.map(jax.numpy.asarray, loaded.params["blocks"][0]["q"]["kernel"]))))
 
 
+def test_strings_stay_as_they_are_and_names_become_unicode(tmp_path):
+    """Tokens of some vocabularies are no UTF-8; a file name may hold half a character."""
+    from test_gguf import array, built, entry, text
+
+    odd = struct.pack("<Q", 2) + b"\xffa"
+    (tmp_path / "a.gguf").write_bytes(built((entry("general.architecture", 8, text("llama")), entry("tokenizer.ggml.tokens", 9, array(8, [text("é"), odd])))))
+    first = gguf.read(tmp_path / "a.gguf").metadata
+    gguf_write.write(tmp_path / "b.gguf", {**first, "general.name": "a\udcff"}, [])
+    second = gguf.read(tmp_path / "b.gguf").metadata
+    assert [second["tokenizer.ggml.tokens"].bytes_of(i) for i in (0, 1)] == ["é".encode(), b"\xffa"] and second["general.name"] == "a?"
+
+
 def test_a_file_is_whole_or_not_there(tmp_path):
     tensors = [gguf_write.Tensor("a", (4,), "f32", lambda: np.ones(4, np.float32)), gguf_write.Tensor("b", (4,), "f32", lambda: 1 / 0)]
     (tmp_path / "old.gguf").write_bytes(b"old")
@@ -192,6 +205,9 @@ def test_convert_gives_the_same_200_tokens(tmp_path, capsys):
         assert main(["convert", model, *words]) == 2
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1
+    for name, said in ((" ", "-o is empty"), ("", "-o is empty")):
+        assert main(["convert", model, "-o", name]) == 2 and said in capsys.readouterr().err
+    assert main(["convert", model, "-o", str(tmp_path / "LOUD.GGUF")]) == 0 and gguf.read(tmp_path / "LOUD.GGUF").tensors
     assert main(["convert", out, "-o", out, "--force", "--type", "q8_0", "--without-tokenizer"]) == 0
     small = pikojax.load(out, ready=False)
     assert small.tokenizer is None and small.params["embed"].format == "q8_0" and Path(out).stat().st_size < told["bytes"] * 0.6
