@@ -186,14 +186,14 @@ def mutant(data: bytes, rng: random.Random) -> bytes:
 
 def test_mutants_load_whole_or_are_refused(write):
     rng, whole, n_read = random.Random(0), built(), 0
-    for i in range(4000):
+    for i in range(500):  # test_hostile.py tries thousands
         file = write(mutant(whole, rng))
         try:
             use(gguf.read(file))
             n_read += 1
         except UserError as error:
             assert "\n" not in str(error)
-    assert 200 < n_read < 3000  # both ways were taken
+    assert 20 < n_read < 400  # both ways were taken
 
 
 @pytest.mark.parametrize("name", ("gpt-2", "llama-spm"))

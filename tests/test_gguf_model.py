@@ -239,7 +239,7 @@ def test_mutants_load_whole_or_are_refused(tmp_path):
     file, rng, n_read = tmp_path / "m.gguf", random.Random(0), 0
     whole = write_model(file, "llama3").read_bytes()
     head = whole.index(b"rope_freqs.weight")
-    for _ in range(500):
+    for _ in range(120):
         mutant = bytearray(whole)
         for _ in range(rng.choice((1, 1, 2))):
             mutant[rng.randrange(head)] = rng.choice((0, 1, 2, 64, 255, rng.randrange(256)))
@@ -249,4 +249,4 @@ def test_mutants_load_whole_or_are_refused(tmp_path):
             n_read += 1
         except UserError as error:
             assert "\n" not in str(error)
-    assert 30 < n_read < 470
+    assert 5 < n_read < 115

@@ -24,15 +24,19 @@ def write_folder(folder: Path, case: str, change=lambda config, tensors: None, s
     return hf_folders.write_folder(folder, ABOUT[case], change, shards)
 
 
-@pytest.mark.parametrize("case", [case if case in ("llama3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT])
+FAST = ("llama3", "gemma3")
+
+
+@pytest.mark.parametrize("case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = huggingface.read(write_folder(tmp_path / "m", case))
     tokens_BT, wanted = jnp.asarray(SAVED["tokens"]), SAVED[case]
     whole = jax.jit(lambda params: llama.forward(cfg, params, tokens_BT)[0].logits)
     assert np.abs(np.asarray(whole(params)) - wanted).max() < 1e-4
-    stacked = {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
-    assert np.abs(np.asarray(whole(stacked)) - wanted).max() < 1e-4
-    assert np.abs(in_pieces(cfg, params, tokens_BT, (17, 1, 1, 21)) - wanted).max() < 1e-4
+    if case in FAST:
+        stacked = {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
+        assert np.abs(np.asarray(whole(stacked)) - wanted).max() < 1e-4
+    assert np.abs(in_pieces(cfg, params, tokens_BT, (19, 1, 1, 19)) - wanted).max() < 1e-4  # two programs
 
 
 def test_shards_and_half_precision(tmp_path):

@@ -104,7 +104,7 @@ def test_memory_holds_a_model_once(tmp_path):
     def resident() -> int:
         lines = Path("/proc/self/smaps").read_text().splitlines()
         starts = [i for i, line in enumerate(lines) if line.endswith(str(file))]
-        return sum(int(line.split()[1]) for at in starts for line in lines[at : at + 4] if line.startswith("Rss"))
+        return sum(int(line.split()[1]) for at in starts for line in lines[at : at + 8] if line.startswith("Rss"))
 
     kept = pikojax.load(file, ready=False)
     _ = [np.array(leaf).sum() for leaf in jax.tree.leaves(kept.params)]

@@ -1,13 +1,14 @@
-"""How long does loading a model take, and how much memory? run.py [--quick]
+"""How long does loading a model take, and how much memory? run.py [--seconds N] [--quick]
 
 Each model is made with random weights (random_gguf.py) in a temporary folder, and loaded by `ROUNDS` fresh processes (once.py) after one that
-warms the caches of files and of compiled programs.
+warms the caches of files and of compiled programs. With --seconds no model is begun after so long: call again to go on.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,11 +31,13 @@ MODELS = {  # name → (config, how it is written)
 }  # fmt: skip
 
 
-def main(quick: bool) -> None:
-    rows = Rows(HERE / "results.jsonl", quick)
+def main(quick: bool, limit_s: float) -> None:
+    rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     for name, (cfg, how) in list(MODELS.items())[:: 2 if quick else 1]:
         if rows.has(model=name):
             continue
+        if time.monotonic() - began_s > limit_s:
+            return
         with tempfile.TemporaryDirectory() as folder:
             path = made(Path(folder), TINY if quick else cfg, how)
             size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
@@ -63,4 +66,5 @@ def with_experts(cfg: LlamaConfig, params: dict) -> dict:
 
 
 if __name__ == "__main__":
-    main("--quick" in sys.argv)
+    words = sys.argv[1:]
+    main("--quick" in words, float(words[words.index("--seconds") + 1]) if "--seconds" in words else float("inf"))

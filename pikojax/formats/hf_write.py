@@ -29,7 +29,7 @@ MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tik
 PREFIX = {"gpt": "transformer.", "llama": "model."}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
-           "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
+           "qwen3_moe": "Qwen3MoeForCausalLM", "smollm3": "SmolLM3ForCausalLM"}  # fmt: skip
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
@@ -96,10 +96,12 @@ def _llama(cfg, family: str) -> dict:
         rms_norm_eps=cfg.norm_eps, hidden_act=ACTIVATIONS[cfg.activation], tie_word_embeddings=cfg.tie, rope_theta=cfg.rope_base,
     )  # fmt: skip
     kinds = ["sliding_attention" if cfg.is_local(layer) else "full_attention" for layer in range(cfg.n_layers)]
-    if family in ("llama", "qwen3", "qwen3_moe"):
+    if family in ("llama", "qwen3", "qwen3_moe", "smollm3"):
         raw["attention_bias"] = cfg.qkv_bias
-    if family == "llama":
+    if family in ("llama", "smollm3"):
         raw["mlp_bias"] = cfg.mlp_bias
+    if family == "smollm3":
+        raw["no_rope_layers"] = [int(cfg.is_turned(layer)) for layer in range(cfg.n_layers)]
     if family in ("mistral", "mixtral"):
         raw["sliding_window"] = cfg.window
     if family.startswith("qwen") and cfg.window is not None:
@@ -127,7 +129,10 @@ def _rope(cfg) -> dict:
         scaling |= {"low_freq_factor": cfg.rope_low_factor, "high_freq_factor": cfg.rope_high_factor}
     if cfg.rope_scaling == "yarn":
         scaling |= {"beta_fast": cfg.rope_beta_fast, "beta_slow": cfg.rope_beta_slow}
-        scaling |= {} if cfg.rope_attention_factor is None else {"attention_factor": cfg.rope_attention_factor}
+    if cfg.rope_scaling == "longrope":
+        scaling |= {"short_factor": list(cfg.rope_divisors), "long_factor": list(cfg.rope_long_divisors)}
+    if cfg.rope_attention_factor is not None:
+        scaling["attention_factor"] = cfg.rope_attention_factor
     return {"rope_scaling": scaling}
 
 
