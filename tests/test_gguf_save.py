@@ -76,7 +76,7 @@ def test_other_architectures_and_types_are_one_line(tmp_path):
 def wide(tmp_path: Path):
     """A model whose rows divide into blocks of 256, but for one that divides into 32 and one that does not."""
     cfg = pikojax.config.LlamaConfig(d_model=256, n_layers=2, n_heads=4, d_hidden=72, vocab_size=40, context=64, tie=False)
-    return cfg, jax.tree.map(np.asarray, pikojax.catalog["llama"].init(cfg, jax.random.key(0)))
+    return cfg, jax.tree.map(np.asarray, jax.jit(pikojax.catalog["llama"].init, static_argnums=0)(cfg, jax.random.key(0)))
 
 
 @pytest.mark.parametrize("type", gguf_save.TYPES)

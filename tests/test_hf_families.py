@@ -123,7 +123,7 @@ def test_what_bert_is_not_is_refused_by_name(values, part, tmp_path):
 
 def test_an_encoder_is_not_trained_and_has_no_cache():
     cfg = bert.BertConfig(d_model=8, n_layers=1, n_heads=2, d_hidden=8, vocab_size=9, context=4)
-    params, tokens_BT = bert.init(cfg, jax.random.key(0)), jnp.zeros((1, 5), jnp.int32)
+    params, tokens_BT = jax.jit(bert.init, static_argnums=0)(cfg, jax.random.key(0)), jnp.zeros((1, 5), jnp.int32)
     assert jax.tree.structure(bert.axes(cfg), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
     with pytest.raises(UserError, match="5 tokens, the context holds 4"):
         bert.forward(cfg, params, tokens_BT)

@@ -56,7 +56,7 @@ class Broken(Exception):
 @functools.cache
 def _llama(**more):
     cfg = LlamaConfig(d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=24, context=16, tie=False, **more)
-    return cfg, jax.tree.map(np.asarray, catalog["llama"].init(cfg, jax.random.key(0)))
+    return cfg, jax.tree.map(np.asarray, jax.jit(catalog["llama"].init, static_argnums=0)(cfg, jax.random.key(0)))
 
 
 PIECES = ["<unk>", "<s>", "</s>", "▁", *"abcdefgh", "▁a", "ab", "▁ab", "cd", "▁b", "bc", "ef", "gh", "efgh", ".", ",", "é"]
@@ -79,7 +79,7 @@ def _folder(folder: Path, damaged: str, moe: bool = False) -> Seed:
 
 def _gpt2(folder: Path) -> Seed:
     cfg = GPTConfig(d_model=16, n_layers=1, n_heads=2, vocab_size=24, context=16, bias=True)
-    hf_write.write(folder / "hf", cfg, jax.tree.map(np.asarray, catalog["gpt"].init(cfg, jax.random.key(0))))
+    hf_write.write(folder / "hf", cfg, jax.tree.map(np.asarray, jax.jit(catalog["gpt"].init, static_argnums=0)(cfg, jax.random.key(0))))
     return Seed(folder / "hf", folder / "hf" / "config.json", True)
 
 

@@ -1,8 +1,9 @@
-"""What do damaged files do? Each mutant loads or is refused in one line, soon and in little memory: run.py [--seconds N] [--quick]
+"""What do damaged files do? Each mutant loads or is refused in one line, soon and in little memory: run.py [--seconds N] [--part K/N] [--quick]
 
 A child process takes a chunk of mutants of one kind, and this one watches it: a mutant that ends the child, or stops it for `HANGS_S`, is
 saved, and the next child begins behind it. A mutant that raises anything but one line, takes longer than `SLOW_S` (three times in a row)
 or more memory than twice its bytes and 16 MB is saved too. With --seconds no chunk is begun after so long: call again to go on.
+With --part 0/2 and 1/2 two processes share the chunks.
 """
 
 import json
@@ -27,14 +28,14 @@ RUN_EVERY, COMPILE_EVERY = 20, 400  # of models that load, so many compute: thos
 OFFENDERS = HERE / "offenders"
 
 
-def main(quick: bool, limit_s: float) -> None:
+def main(quick: bool, limit_s: float, part: tuple[int, int]) -> None:
     from mutants import SEEDS
 
     rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     size = QUICK_CHUNK if quick else CHUNK
     for chunk in range(1 if quick else max(CHUNKS.values())):
         for kind in list(SEEDS)[:: 4 if quick else 1]:
-            if chunk >= CHUNKS.get(kind, CHUNKS_ELSE) or rows.has(kind=kind, chunk=chunk):
+            if chunk % part[1] != part[0] or chunk >= CHUNKS.get(kind, CHUNKS_ELSE) or rows.has(kind=kind, chunk=chunk):
                 continue
             if time.monotonic() - began_s > limit_s:
                 return
@@ -156,4 +157,6 @@ if __name__ == "__main__":
     if words[:1] == ["--child"]:
         child(words[1], int(words[2]), int(words[3]), Path(words[4]))
     else:
-        main("--quick" in words, float(words[words.index("--seconds") + 1]) if "--seconds" in words else float("inf"))
+        value = lambda flag, usual: words[words.index(flag) + 1] if flag in words else usual
+        k, n = map(int, value("--part", "0/1").split("/"))
+        main("--quick" in words, float(value("--seconds", "inf")), (k, n))
