@@ -26,8 +26,8 @@ DIVISORS, FACTORS = "rope_freqs.weight", ("rope_factors_short.weight", "rope_fac
 
 def read(path: str | Path, dtype=np.float32, place: Callable | None = None):
     """(config, params) with blocks as a tuple of layers. `dtype` is that of the weights that are not packed; None keeps the file's.
-    `place` is handed what stands beside the blocks, then each block, and what it returns stands in their place: what was read of the
-    file for one is then forgotten before the next is."""
+    `place` is handed each part, a matrix with its bias, or a norm, and what it returns stands in its place: what was read of the file for one
+    is then forgotten before the next is."""
     return of_file(gguf.read_whole(path), dtype, place)
 
 

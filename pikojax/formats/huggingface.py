@@ -2,12 +2,13 @@
 
     model.layers.3.self_attn.q_proj.weight [out, in]   →   params["blocks"][3]["q"]["kernel"] [in, out]
 
-Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
+Tensors come one at a time from the mapped files, and each is placed before the next are read, so that memory holds the model once; not
+placed, experts are copies, for they are read into stacks. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
 Each reader is a function from a source of tensors to our tree, and says alone what tensor goes where: `hf_write.py` runs it backwards.
 
-Leaves out: writing, downloads.
+Leaves out: writing (`hf_write.py`), downloads (`hub.py`).
 """
 
 import json
@@ -49,8 +50,8 @@ def read_json(file: Path) -> dict:
 
 def read(folder: str | Path, dtype=np.float32, place: Callable | None = None):
     """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have; Gemma's norms are float32 then.
-    `place` is handed what stands beside the blocks, then each block, and what it returns stands in their place: memory then holds the
-    model, and one part of it twice."""
+    `place` is handed each part, a matrix with its bias, or a norm, and what it returns stands in its place: memory then holds the model, and
+    one part of it twice (one layer, where it has to be converted)."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)

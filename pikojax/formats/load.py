@@ -139,7 +139,7 @@ def _llama2c(path: Path, _, place) -> Loaded:
 
 
 def _ready(params: dict) -> dict:
-    """On the device, packed weights in the layout of this machine's kernels. Readers hand over one layer at a time, so that memory holds no more
+    """On the device, packed weights in the layout of this machine's kernels. Readers hand over one part at a time, so that memory holds no more
     than one of them twice."""
 
     def one(leaf):
