@@ -17,6 +17,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.formats import gguf, gguf_config, mapped
+from pikojax.formats.fields import short
 from pikojax.llama_config import LlamaConfig
 from pikojax.qtensor import FORMATS, QTensor
 
@@ -87,7 +88,7 @@ class _Source:
 
     def done(self) -> None:
         if self.left:
-            raise UserError(f"{self.file} has the tensor {sorted(self.left)[0]}, which this architecture does not use; it may be another model's")
+            raise UserError(f"{self.file} has the tensor {short(sorted(self.left)[0])}, which this architecture does not use; it may be another model's")
 
 
 def picked(rows, which):
