@@ -189,7 +189,7 @@ WRONG = {
     "no matrix": (drop("blk.2.ffn_up.weight"), "lacks the tensor blk.2.ffn_up.weight"),
     "no embedding": (drop("token_embd.weight"), "token_embd.weight"),
     "a tensor more": (put("blk.0.attn_sinks.weight", np.ones(4, np.float32)), "blk.0.attn_sinks.weight, which this architecture does not use"),
-    "a tensor whose name is odd": (put("outpu\0\n", np.ones(4, np.float32)), "has the tensor outpu??, which"),
+    "a tensor whose name is odd": (put("outpu\0\n", np.ones(4, np.float32)), "has the tensor outpu?, which"),
     "a layer less": (set_key("llama.block_count", 2), "blk.2."),
     "a shape": (put("blk.0.attn_k.weight", np.ones((32, 32), np.float32)), "blk.0.attn_k.weight of shape [32, 32], its metadata want [16, 32]"),
     "divisors": (put("rope_freqs.weight", np.ones(3, np.float32)), "rope_divisors has to be 4 numbers"),

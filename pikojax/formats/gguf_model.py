@@ -35,8 +35,8 @@ def read(path: str | Path, dtype=np.float32, place: Callable | None = None):
 def of_file(opened: gguf.GGUF, dtype=np.float32, place: Callable | None = None):
     tensors, file = opened.tensors, str(opened.path)
     source = _Source(opened, dtype, place)
-    divisors, short, long = (source.vector(name, None) if name in tensors else None for name in (DIVISORS, *FACTORS))
-    config = gguf_config.to_config(opened.metadata, tensors, file, short if divisors is None else divisors, long)
+    divisors, of_short, of_long = (source.vector(name, None) if name in tensors else None for name in (DIVISORS, *FACTORS))
+    config = gguf_config.to_config(opened.metadata, tensors, file, of_short if divisors is None else divisors, of_long)
     params = _params(config, source, opened.metadata["general.architecture"])
     source.done()
     return config, params
