@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pikojax.config import UserError
-from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 LONGEST_HEADER_BYTES, SHORT_HEADER_BYTES = 100 << 20, 1 << 20  # a short one may be of anything
 MOST_TENSORS, MOST_DIMENSIONS = 200_000, 8
@@ -34,12 +34,12 @@ class TensorInfo(NamedTuple):
 
 class SafeTensors:
     def __init__(self, path: Path, tensors: dict[str, TensorInfo], metadata: dict[str, str], data):
-        self.path, self.tensors, self.metadata, self._data = path, tensors, metadata, data
+        self.path, self.tensors, self.metadata, self.data = path, tensors, metadata, data
 
     def tensor(self, name: str) -> np.ndarray:
         """As it lies in the file, read when touched."""
         info = self.tensors[name]
-        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset).view(info.dtype).reshape(info.shape)
+        return np.frombuffer(self.data, np.uint8, info.n_bytes, info.offset).view(info.dtype).reshape(info.shape)
 
 
 def read(path: str | Path) -> SafeTensors:
