@@ -74,8 +74,7 @@ def page(seen: Looked, ids: Sequence[int], tokenizer, title: str, facts: dict) -
 
 def _inert(data) -> str:
     """JSON that no HTML parser sees anything in."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _packed(weights: np.ndarray) -> str:
