@@ -22,12 +22,14 @@ from pikojax.models import bert, catalog, gpt, layers, llama
 from pikojax.text.char import CharTokenizer
 
 SIZES = dict(d_model=16, n_layers=2, n_heads=2, vocab_size=16, context=32)
+GEMMA = dict(n_heads=4, n_kv_heads=2, window=3, global_every=2, attention_softcap=5.0, softcap=3.0)
 CASES = {
     "gpt": (catalog["gpt"], GPTConfig(**SIZES)),
-    "llama": (catalog["llama"], LlamaConfig(**{**SIZES, "n_heads": 4}, n_kv_heads=2, window=3, global_every=2, attention_softcap=5.0, softcap=3.0)),
+    "llama": (catalog["llama"], LlamaConfig(**SIZES | GEMMA)),
     "moe": (catalog["llama"], LlamaConfig(**SIZES, d_hidden=16, n_experts=3, n_experts_used=2)),
     "bert": (catalog["bert"], bert.BertConfig(**{**SIZES, "d_hidden": 32})),
 }
+each = pytest.mark.parametrize("case", [case if case != "moe" else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
 IDS = [3, 14, 1, 5, 9, 2, 6, 5]
 T = len(IDS)
 
@@ -40,14 +42,15 @@ def looked():
     def get(case):
         if case not in made:
             model, cfg = CASES[case]
-            params = jax.tree.map(lambda leaf: 5 * leaf, model.init(cfg, jax.random.key(1)))
+            shapes, rng = jax.eval_shape(lambda key: model.init(cfg, key), jax.random.key(0)), np.random.default_rng(1)
+            params = jax.tree.map(lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32), shapes)
             made[case] = cfg, params, look(model, cfg, params, IDS)
         return made[case]
 
     return get
 
 
-@pytest.mark.parametrize("case", CASES)
+@each
 def test_rows_of_attention_sum_to_1_and_look_only_where_they_may(case, looked):
     cfg, _, seen = looked(case)
     assert seen.attention_LHTT.shape == (2, cfg.n_heads, T, T)
@@ -61,10 +64,10 @@ def test_rows_of_attention_sum_to_1_and_look_only_where_they_may(case, looked):
         assert (seen.attention_LHTT[0][:, far] == 0).all() and (seen.attention_LHTT[1][:, far] > 0).any()
 
 
-@pytest.mark.parametrize("case", CASES)
+@each
 def test_the_last_layer_says_what_the_model_says(case, looked):
     cfg, params, seen = looked(case)
-    out, _ = CASES[case][0].forward(cfg, params, np.asarray([IDS], np.int32))
+    out, _ = jax.jit(CASES[case][0].forward, static_argnums=0)(cfg, params, np.asarray([IDS], np.int32))
     hidden_TD = np.asarray(out.hidden[0])
     cosine_TT = hidden_TD @ hidden_TD.T / np.linalg.norm(hidden_TD, axis=1)[:, None] / np.linalg.norm(hidden_TD, axis=1)[None]
     np.testing.assert_allclose(seen.likeness_TT, cosine_TT, atol=1e-4)
@@ -84,6 +87,7 @@ def test_what_enters_the_first_layer_is_the_embedding(looked):
     np.testing.assert_allclose(seen.norms_LT[0], np.linalg.norm(np.asarray(params["embed"])[IDS], axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_experts_are_those_of_the_router(looked):
     _, _, seen = looked("moe")
     assert seen.experts_LTK.shape == (2, T, 2) and set(seen.experts_LTK.reshape(-1)) <= {0, 1, 2}
@@ -107,13 +111,13 @@ def test_the_weights_are_those_that_the_kernels_use(causal, window, softcap):
 
 def test_who_does_not_look_leaves_no_trace():
     _, cfg = CASES["gpt"]
-    params = layers.unstack(gpt.init(cfg, jax.random.key(0)))
+    params = jax.eval_shape(lambda key: layers.unstack(gpt.init(cfg, key)), jax.random.key(0))
     plain = str(jax.make_jaxpr(lambda params: gpt.forward(cfg, params, np.asarray([IDS], np.int32))[0].logits)(params))
     with layers.taking_notes() as notes:
         noted = str(jax.make_jaxpr(lambda params: gpt.forward(cfg, params, np.asarray([IDS], np.int32))[0].logits)(params))
     assert plain == noted and {name for name, _ in notes} == {"stream", "attention", "readout"}
     n = len(notes)
-    gpt.forward(cfg, params, np.asarray([IDS], np.int32))
+    jax.eval_shape(lambda params: gpt.forward(cfg, params, np.asarray([IDS], np.int32)), params)
     assert len(notes) == n
 
 
@@ -128,12 +132,15 @@ def test_a_model_that_notes_nothing_is_shown_as_far_as_it_goes():
     assert "<script" in page(seen, IDS, None, "t", {})
 
 
-def test_a_text_too_long_for_a_page_is_refused():
+def test_what_makes_no_page_is_refused(looked):
     model, cfg = CASES["gpt"]
     with pytest.raises(UserError, match="^the prompt has 33 tokens, a page of this model holds 32; leave out 1 of them$"):
         look(model, cfg, {}, [0] * 33)
     with pytest.raises(UserError, match="no tokens"):
         look(model, cfg, {}, [])
+    broken = {**looked("gpt")[1], "embed": np.full((16, 16), np.nan, np.float32)}
+    with pytest.raises(UserError, match=r"^the model's vectors are no numbers from layer 0 on; .*$"):
+        look(model, cfg, broken, IDS)
     large = LlamaConfig(d_model=128, n_layers=48, n_heads=64, vocab_size=8, context=4096)
     assert 48 * 64 * most_tokens(large) ** 2 <= 3_000_000 and most_tokens(large) > 20
 
@@ -161,7 +168,7 @@ class Page(html.parser.HTMLParser):
             self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + text)
 
 
-@pytest.mark.parametrize("case", CASES)
+@each
 def test_nothing_of_a_prompt_or_a_vocabulary_acts_on_the_page(case, looked):
     seen = looked(case)[2]
     ids = [*range(len(EVIL)), 9]
@@ -170,6 +177,7 @@ def test_nothing_of_a_prompt_or_a_vocabulary_acts_on_the_page(case, looked):
     assert found.tags.count("script") == 2 and "img" not in found.tags and not [name for name in found.attributes if name.startswith("on")]
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\u2028]", text)
     assert not {"src", "href", "style"} & set(found.attributes) and "http:" not in text and "https:" not in text
+    assert text.count("@DATA@</h1>") == 1  # a title that holds one of the page's own marks
     data = json.loads(found.scripts[0][1])
     assert [data["labels"][i] for i in data["tokens"]] == labels(TOKENIZER, ids) and len(data["tokens"]) == T
     digest = re.search("sha256-([^']+)'", text)[1]

@@ -274,7 +274,9 @@ def test_penalties_count_the_prompt_where_they_should():
     np.testing.assert_array_equal(log_weights(prompt_only, presence_penalty=1.0, frequency_penalty=1.0), base_V)
     repeated_V = log_weights(prompt_only, repetition_penalty=2.0)  # 2 → 1 and −2 → −4
     assert repeated_V[3] - repeated_V[0] == 1.0 and repeated_V[5] - repeated_V[0] == -4.0
-    drawn = prompt_only.add(jnp.asarray([5]), jnp.asarray([True])).add(jnp.asarray([5]), jnp.asarray([True])).add(jnp.asarray([5]), jnp.asarray([False]))
+    drawn = prompt_only
+    for active in (True, True, False):
+        drawn = drawn.add(jnp.asarray([5]), jnp.asarray([active]))
     assert log_weights(drawn, presence_penalty=1.0)[5] == base_V[5] - 1.0
     assert log_weights(drawn, frequency_penalty=1.0)[5] == base_V[5] - 2.0
 

@@ -10,7 +10,8 @@ import pytest
 
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer.generate import generate
-from pikojax.infer.uncertainty import Token, calibration_error, fit_temperature, generate_with_uncertainty, in_colours, measure, sureness, view
+from pikojax.infer.uncertainty import Token, calibration_error, fit_temperature, generate_with_uncertainty, in_colours, measure
+from pikojax.infer.uncertainty import sureness, view
 from pikojax.models import catalog
 from pikojax.models import cache as kv
 from pikojax.models.layers import Model, Output
@@ -83,7 +84,9 @@ def test_calibration_error_is_zero_where_confidence_is_the_rate():
     assert calibration_error(probability_N, [0] * 10 + [1] * 10) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("prompt, options", [("abc", dict(temperature=0.0)), ("", dict(temperature=1.3, seed=4, top_k=9)), ("abcde", dict(seed=1))])
+@pytest.mark.parametrize(
+    "prompt, options", [("abc", dict(temperature=0.0)), ("", dict(temperature=1.3, seed=4, top_k=9)), ("abcde", dict(seed=1))]
+)
 @pytest.mark.parametrize("model", ["table", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_the_text_is_that_of_generate(model, prompt, options):
     model, params = (TABLE, PARAMS) if model == "table" else (GPT, jax.tree.map(lambda leaf: 3 * leaf, GPT.init(CFG, jax.random.key(0))))

@@ -39,16 +39,18 @@ def run(args: argparse.Namespace) -> dict:
     ids = _ids(args, loaded)
     seen = look(loaded.model, loaded.config, loaded.params, ids)
     cfg = loaded.config
-    facts = {"architecture": cfg.name, "layers": cfg.n_layers, "heads": cfg.n_heads, "width": cfg.d_model, "vocabulary": f"{cfg.vocab_size:,}", "tokens": len(ids)}
+    facts = {"architecture": cfg.name, "layers": cfg.n_layers, "heads": cfg.n_heads, "width": cfg.d_model}
+    facts |= {"vocabulary": f"{cfg.vocab_size:,}", "tokens": len(ids)}
     text = page(seen, ids, loaded.tokenizer, loaded.path.name or str(loaded.path), facts)
     write_atomically(out, text)
     print(f"{out}: {len(text.encode()):,} bytes, {len(ids)} tokens in {cfg.n_layers} layers of {cfg.n_heads} heads; open it in a browser")
     found = {"out": str(out), "bytes": len(text.encode()), "ids": [int(id) for id in ids], "tokens": labels(loaded.tokenizer, ids)}
     found |= {"layers": cfg.n_layers, "heads": cfg.n_heads, "norms": seen.norms_LT[:, -1]}
     if seen.words_LTK is not None:
-        words = seen.words_LTK[:, -1]
-        found["next"] = [dict(zip(("id", "token", "probability"), each, strict=True)) for each in zip(words[-1], labels(loaded.tokenizer, words[-1]), seen.probs_LTK[-1, -1], strict=True)]
-        found["lens"] = labels(loaded.tokenizer, words[:, 0])
+        words_LK = seen.words_LTK[:, -1]  # behind the last token
+        likeliest = zip(words_LK[-1], labels(loaded.tokenizer, words_LK[-1]), seen.probs_LTK[-1, -1], strict=True)
+        found["next"] = [{"id": id, "token": token, "probability": p} for id, token, p in likeliest]
+        found["lens"] = labels(loaded.tokenizer, words_LK[:, 0])
     return found
 
 

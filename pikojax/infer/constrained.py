@@ -74,8 +74,8 @@ class _Wrapper:
         self.by_bytes, self.longest = words.by_bytes, words.longest
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """The longest token each time, up to what none begins. llguidance asks how text is spelled that the form leaves no choice about, and
-        allows the first token of that alone."""
+        """The longest token each time, up to what none begins. Of text that the form leaves no choice about, llguidance asks how it is
+        spelled, and allows the first token of that alone."""
         data, ids, at = text.encode() if isinstance(text, str) else bytes(text), [], 0
         while size := next((n for n in range(min(self.longest, len(data) - at), 0, -1) if data[at : at + n] in self.by_bytes), 0):
             ids, at = ids + self.by_bytes[data[at : at + size]][:1], at + size
@@ -93,11 +93,14 @@ def vocabulary(tokenizer, vocab_size: int, eos_ids: Collection[int] | None = Non
 # ---------------------------------------------------------------- constraints
 
 
-def make_constraint(words: Vocabulary, *, json_schema=None, regex: str | None = None, choices: Sequence[str] | None = None, grammar: str | None = None):
+def make_constraint(
+    words: Vocabulary, *, json_schema=None, regex: str | None = None, choices: Sequence[str] | None = None, grammar: str | None = None
+):
     """A `Choices` or a `Guided`, for one text. `json_schema` is a dict, a bool or JSON text; `grammar` is Lark as llguidance reads it."""
     given = {"json_schema": json_schema, "regex": regex, "choices": choices, "grammar": grammar}
     given = {name: value for name, value in given.items() if value is not None}
-    require(len(given) == 1, f"got {' and '.join(given) or 'nothing'} to hold the output to; give one of json_schema, regex, choices, grammar")
+    got = " and ".join(given) or "nothing"
+    require(len(given) == 1, f"got {got} to hold the output to; give one of json_schema, regex, choices, grammar")
     return Choices(words, choices) if choices is not None else Guided(words, *given.popitem())
 
 

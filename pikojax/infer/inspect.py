@@ -48,8 +48,11 @@ def look(model: Model, cfg, params, ids) -> Looked:
     n, most = len(ids), most_tokens(cfg)
     require(n > 0, "the prompt has no tokens; give some text")
     require(n <= most, f"the prompt has {n} tokens, a page of this model holds {most}; leave out {n - most} of them")
-    seen = _look(model.forward, cfg, params, np.asarray([ids], np.int32))
-    return Looked(**{"causal": model.new_cache is not None} | {name: jax.device_get(value) for name, value in seen.items()})
+    seen = jax.device_get(_look(model.forward, cfg, params, np.asarray([ids], np.int32)))
+    broken = np.flatnonzero(~np.isfinite(seen["norms_LT"]).all(axis=1))
+    first = broken.min(initial=cfg.n_layers)
+    require(not broken.size, f"the model's vectors are no numbers from layer {first} on; its weights are damaged, load them anew")
+    return Looked(causal=model.new_cache is not None, **seen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

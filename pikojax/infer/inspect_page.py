@@ -12,6 +12,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,20 +60,21 @@ def page(seen: Looked, ids: Sequence[int], tokenizer, title: str, facts: dict) -
         "probs": None if seen.probs_LTK is None else np.round(seen.probs_LTK.astype(np.float64), 4).tolist(),
         "experts": None if seen.experts_LTK is None else seen.experts_LTK.tolist(),
     }
-    title = html.escape(spelled(title))
-    rows = "".join(f"<div><dt>{html.escape(spelled(str(name)))}</dt><dd>{html.escape(spelled(str(value)))}</dd></div>" for name, value in facts.items())
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    head = _HEAD.replace("@HASH@", digest).replace("@STYLE@", _STYLE)
-    body = _BODY.replace("@SCRIPT@", _SCRIPT)
-    for mark, text in (("@TITLE@", title), ("@FACTS@", rows), ("@DATA@", _inert(data))):  # the words of others last: they may hold a mark
-        head, body = head.replace(mark, text), body.replace(mark, text)
-    return head + body
+    safe = lambda value: html.escape(spelled(str(value)))
+    parts = {
+        "HASH": base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
+        "STYLE": _STYLE,
+        "SCRIPT": _SCRIPT,
+        "TITLE": safe(title),
+        "FACTS": "".join(f"<div><dt>{safe(name)}</dt><dd>{safe(value)}</dd></div>" for name, value in facts.items()),
+        "DATA": _inert(data),
+    }
+    return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _HEAD + _BODY)  # in one go: what is put in may hold a mark itself
 
 
 def _inert(data) -> str:
     """JSON that no HTML parser sees anything in."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _packed(weights: np.ndarray) -> str:
@@ -81,19 +83,23 @@ def _packed(weights: np.ndarray) -> str:
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-@HASH@'; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-@HASH@'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>@TITLE@</title>
 <style>@STYLE@</style></head>
 """
 
 _STYLE = """
-:root { --paper: #fcfcfa; --ink: #1d2126; --soft: #667080; --line: #dde1e6; --card: #fff; --hue: 20, 90, 170; --warm: 205, 95, 20; --pick: #b4500f; --on: #fff }
+:root { --paper: #fcfcfa; --ink: #1d2126; --soft: #667080; --line: #dde1e6; --card: #fff; --pick: #b4500f; --on: #fff;
+  --hue: 20, 90, 170; --warm: 205, 95, 20 }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #14171b; --ink: #e4e7eb; --soft: #97a1ad; --line: #2c333b; --card: #1b1f25; --hue: 110, 185, 255; --warm: 255, 165, 85; --pick: #ffb169; --on: #0d1013 }
+  :root { --paper: #14171b; --ink: #e4e7eb; --soft: #97a1ad; --line: #2c333b; --card: #1b1f25; --pick: #ffb169; --on: #0d1013;
+    --hue: 110, 185, 255; --warm: 255, 165, 85 }
 }
 * { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1.5rem 1.2rem 4rem; color: var(--ink); background: var(--paper) }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1.5rem 1.2rem 4rem;
+  color: var(--ink); background: var(--paper) }
 h1 { font-size: 1.4rem; margin: 0 0 .4rem; overflow-wrap: anywhere }
 h2 { font-size: 1.05rem; margin: 2.2rem 0 .2rem }
 p { margin: .2rem 0 .7rem; color: var(--soft); max-width: 62rem }
@@ -102,20 +108,23 @@ dl div { display: flex; gap: .4rem } dt { color: var(--soft) } dd { margin: 0; o
 .mono, table, .text { font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem; overflow: auto }
 .text { line-height: 2.1 }
-.text button { font: inherit; color: inherit; background: none; border: 1px solid var(--line); border-radius: 4px; padding: .05rem .3rem; margin: 0 2px 2px 0;
-  cursor: pointer; white-space: pre; unicode-bidi: isolate }
+.text button { font: inherit; color: inherit; background: none; border: 1px solid var(--line); border-radius: 4px; padding: .05rem .3rem;
+  margin: 0 2px 2px 0; cursor: pointer; white-space: pre; unicode-bidi: isolate }
 button:focus-visible { outline: 2px solid var(--pick) }
 .text button.on { border-color: var(--pick); box-shadow: 0 0 0 1px var(--pick) }
 .top { position: sticky; top: 0; z-index: 3; max-height: 9.5rem }
 .bars { display: grid; grid-template-columns: max-content max-content 1fr; gap: .1rem .7rem; align-items: center }
 .bars span { white-space: pre; unicode-bidi: isolate } .bars i { height: .8em; border-radius: 2px; background: rgba(var(--hue), .75) }
-table { border-collapse: separate; border-spacing: 1px } th { font-weight: 400; color: var(--soft); text-align: right; padding: 0 .5rem; white-space: pre }
+table { border-collapse: separate; border-spacing: 1px }
+th { font-weight: 400; color: var(--soft); text-align: right; padding: 0 .5rem; white-space: pre }
 thead th { text-align: left; padding: 0 .3rem; max-width: 6.5rem; overflow: hidden; text-overflow: ellipsis; unicode-bidi: isolate }
 tbody th { position: sticky; left: 0; background: var(--card) }
-td { max-width: 6.5rem; min-width: 2.2rem; padding: .05rem .3rem; overflow: hidden; text-overflow: ellipsis; white-space: pre; unicode-bidi: isolate; border-radius: 2px }
+td { max-width: 6.5rem; min-width: 2.2rem; padding: .05rem .3rem; overflow: hidden; text-overflow: ellipsis; white-space: pre;
+  unicode-bidi: isolate; border-radius: 2px }
 th.on { color: var(--pick); font-weight: 700 } td.on { box-shadow: inset 0 0 0 1px var(--pick) }
 .heads { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)); gap: .6rem }
-.heads button { font: inherit; font-size: 12px; color: var(--soft); background: none; border: 1px solid var(--line); border-radius: 6px; padding: .3rem; cursor: pointer }
+.heads button { font: inherit; font-size: 12px; color: var(--soft); background: none; border: 1px solid var(--line); border-radius: 6px;
+  padding: .3rem; cursor: pointer }
 .heads button.on { border-color: var(--pick); color: var(--pick) }
 canvas { width: 100%; aspect-ratio: 1; image-rendering: pixelated; display: block; border-radius: 3px }
 .two { display: grid; grid-template-columns: minmax(16rem, 30rem) 1fr; gap: 1.2rem; margin-top: 1rem }
@@ -132,19 +141,24 @@ _BODY = """<body>
 <div class="card text top" id="text"></div>
 <section id="next-part"><h2 id="next-title"></h2><div class="card mono bars" id="next"></div></section>
 <section id="lens-part"><h2>What each layer would say</h2>
-<p>The likeliest next token if the model ended after that layer (the logit lens); the stronger the colour, the surer. The pointer shows more.</p>
+<p>The likeliest next token if the model ended after that layer (the logit lens); the stronger the colour, the surer.
+The pointer shows more.</p>
 <div class="card"><table id="lens"></table></div></section>
 <section id="heads-part"><h2>Where the heads look</h2>
 <p id="heads-say"></p>
 <label>layer <input type="range" id="layer" min="0" value="0"> <b class="mono" id="layer-say"></b></label>
 <div class="card heads" id="heads"></div>
-<div class="two"><div class="card"><canvas id="map"></canvas></div><div class="card"><b id="map-say"></b><div class="mono bars" id="looks"></div></div></div></section>
-<section id="experts-part"><h2>Which experts</h2><p>Of each layer (rows), for each token.</p><div class="card"><table id="experts"></table></div></section>
+<div class="two"><div class="card"><canvas id="map"></canvas></div>
+<div class="card"><b id="map-say"></b><div class="mono bars" id="looks"></div></div></div></section>
+<section id="experts-part"><h2>Which experts</h2><p>Of each layer (rows), for each token.</p>
+<div class="card"><table id="experts"></table></div></section>
 <h2>How long the vectors are</h2>
-<p>The norm of each token's vector after each layer; coloured within its layer. A first token that stands out is usual: heads rest on it.</p>
+<p>The norm of each token's vector after each layer; coloured within its layer.
+A first token that stands out is usual: heads rest on it.</p>
 <div class="card"><table id="norms"></table></div>
 <section id="like-part"><h2>How alike the tokens end</h2><p>The cosine of the final vectors of each two tokens.</p>
-<div class="two"><div class="card"><canvas id="like"></canvas></div><div class="card"><b id="like-say"></b><div class="mono bars" id="alikes"></div></div></div></section>
+<div class="two"><div class="card"><canvas id="like"></canvas></div>
+<div class="card"><b id="like-say"></b><div class="mono bars" id="alikes"></div></div></div></section>
 <script type="application/json" id="data">@DATA@</script>
 <script>@SCRIPT@</script>
 </body></html>
@@ -173,7 +187,7 @@ function colour(which, alpha) {
 }
 function shade(node, alpha, which = "--hue") {
   node.style.background = alpha > 0.004 ? colour(which, 0.85 * alpha) : "";
-  node.style.color = alpha > 0.6 ? "var(--on)" : "";
+  node.style.color = alpha > (which === "--hue" ? 0.6 : 0.85) ? "var(--on)" : "";
 }
 function bars(node, rows) {
   node.replaceChildren();
@@ -192,12 +206,13 @@ function draw(canvas, value) {
   pen.putImageData(picture, 0, 0);
 }
 function pointed(canvas, say, value, words) {
+  const cell = (offset, size) => Math.min(T - 1, Math.floor(T * offset / size));
   canvas.addEventListener("pointermove", event => {
-    const s = Math.min(T - 1, Math.floor(T * event.offsetX / canvas.clientWidth)), t = Math.min(T - 1, Math.floor(T * event.offsetY / canvas.clientHeight));
+    const s = cell(event.offsetX, canvas.clientWidth), t = cell(event.offsetY, canvas.clientHeight);
     if (t >= 0 && s >= 0) say.textContent = words(t, s) + ": " + percent(value(t, s));
   });
   canvas.addEventListener("pointerleave", show);
-  canvas.addEventListener("click", event => choose(Math.min(T - 1, Math.floor(T * event.offsetY / canvas.clientHeight))));
+  canvas.addEventListener("click", event => choose(Math.max(0, cell(event.offsetY, canvas.clientHeight))));
 }
 function table(node, rows, cell, first = 0) {
   const top = make("tr", null, make("thead", null, node)), body = make("tbody", null, node);
@@ -234,8 +249,8 @@ function build() {
   at("heads-part").hidden = !attention;
   at("like-part").hidden = Boolean(data.words);
   if (attention) {
-    at("heads-say").textContent = "A row is a token that looks, a column one that it looks at" + (data.causal ? ", itself or one before it. " : ". ")
-      + "Click a head to see it large.";
+    at("heads-say").textContent = "A row is a token that looks, a column one that it looks at"
+      + (data.causal ? ", itself or one before it. " : ". ") + "Click a head to see it large.";
     layer = data.heads[0] - 1;
     at("layer").max = layer;
     at("layer").value = layer;
@@ -265,7 +280,8 @@ function drawHeads() {
 }
 function choose(t) { token = t; show(); }
 function most(value) {
-  return [...Array(T).keys()].map(s => [s, value(s)]).sort((a, b) => b[1] - a[1]).slice(0, 12).filter(row => row[1] > 0).map(([s, p]) => [s + "  " + name(s), p]);
+  const rows = [...Array(T).keys()].map(s => [s + "  " + name(s), value(s)]);
+  return rows.filter(row => row[1] > 0).sort((a, b) => b[1] - a[1]).slice(0, 12);
 }
 function show() {
   [...at("text").children].forEach((button, t) => {
