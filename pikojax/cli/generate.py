@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> dict:
         top_k=args.top_k,
         top_p=args.top_p,
         seed=args.seed,
-        framed=loaded.kind != "run",
+        framed=loaded.framed,
         on_text=lambda text: print(shown(text), end="", flush=True),
     )
     print(flush=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.formats.gguf import ARRAY, BOOL, MAGIC, NUMBERS, STRING, TENSOR_TYPES, VERSIONS
+from pikojax.formats.mapped import release
 
 ALIGNMENT = 32
 _TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
@@ -72,6 +73,7 @@ def _parts(metadata: Mapping, tensors: Sequence[Tensor]) -> Iterable[bytes | mem
         data = np.ascontiguousarray(tensor.make()).view(np.uint8).reshape(-1)
         assert data.size == tensor.n_bytes, f"{tensor.name} has {data.size} bytes, wanted {tensor.n_bytes}"
         yield data.data
+        release(data)
         yield bytes(-data.size % ALIGNMENT)
 
 

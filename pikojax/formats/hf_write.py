@@ -12,8 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import jax
@@ -21,12 +19,12 @@ import numpy as np
 
 from pikojax.config import UserError, require, user_path
 from pikojax.formats import hf_config
+from pikojax.formats.folders import made_whole
 from pikojax.formats.halves import narrowed
 from pikojax.formats.huggingface import ALONE, CONFIG, READERS
 from pikojax.qtensor import QTensor
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tiktoken")  # all that is replaced with a model folder
 PREFIX = {"gpt": "transformer.", "llama": "model."}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -44,18 +42,9 @@ def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, for
     _pour(READERS[cfg.name](cfg, blank, lambda array: array), params, "params")
     for name in blank.less_1:  # in float32: near 1 a half has no digits left for what is subtracted from
         blank.tensors[name] = (blank.tensors[name] - np.float32(1)).astype(dtype)
-    _refuse_taken(folder, force)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
-            _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
-            _rename(beside, folder, force)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder} ({error.strerror}); choose another place") from None
+    with made_whole(folder, force, CONFIG) as beside:
+        ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
+        _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
     return folder
 
 
@@ -204,21 +193,9 @@ def _pour(into, params, path: str) -> None:
 # ---------------------------------------------------------------- files
 
 
-def _refuse_taken(folder: Path, force: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    require(folder.is_dir() and not folder.is_symlink(), f"{folder} exists and is no folder; give another name")
-    entries = list(folder.iterdir())
-    model = any(entry.name == CONFIG for entry in entries) and any(entry.suffix == ".safetensors" for entry in entries)
-    ours = not entries or model and all(entry.is_file() and entry.suffix in MODEL_FILES for entry in entries)
-    require(ours, f"{folder} holds something else than a model; give another name")
-    require(force, f"{folder} exists; force replaces it")
-
-
 def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | None) -> None:
     from safetensors.numpy import save_file
 
-    os.chmod(folder, 0o755)
     (folder / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / ALONE, metadata={"format": "pt"})  # without which transformers refuses it
     os.chmod(folder / ALONE, 0o644)
@@ -228,33 +205,3 @@ def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | Non
         (folder / TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}) + "\n", encoding="utf-8")
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    for file in [*folder.iterdir(), folder]:
-        _sync(file)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _rename(beside: Path, folder: Path, force: bool) -> None:
-    """What was there before is put aside first and removed last."""
-    if force and folder.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        try:
-            os.rename(folder, aside)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        try:
-            os.rename(beside, folder)
-        except BaseException:  # Ctrl-C too
-            os.rename(aside, folder)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(beside, folder)
-    _sync(folder.parent)

@@ -1,6 +1,7 @@
 """`load(path)`: any model that is known here, told apart by what lies at the path, ready to compute.
 
-    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf, an llama2.c .bin
+    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf, an llama2.c .bin,
+                                                                what `pikojax quantize` has made
     logits_BTV = loaded.logits(tokens_BT)
     out, cache = loaded.model.forward(loaded.config, loaded.params, tokens_BT, cache)
 
@@ -9,6 +10,7 @@ Tokenizer and chat templates are read when they are first asked for: a model who
 Leaves out: downloads; saving (`gguf_save.py`, `run.py`).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require, user_path
-from pikojax.formats import checkpoints, gguf, gguf_model, huggingface, llama2c, run
+from pikojax.formats import checkpoints, gguf, gguf_model, huggingface, llama2c, quantized, run
 from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
 from pikojax.kernels import prepare
 from pikojax.models import catalog
@@ -29,17 +31,18 @@ from pikojax.qtensor import QTensor
 from pikojax.text import chat, files, gguf_vocab
 from pikojax.text.tokenizer import Tokenizer
 
-WANTED = "a run folder, a Hugging Face folder, a .gguf or an llama2.c .bin"
+WANTED = "a run folder, a Hugging Face folder, a quantized one, a .gguf or an llama2.c .bin"
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     path: Path
-    kind: str  # "run" | "huggingface" | "gguf" | "llama2c"
+    kind: str  # "run" | "huggingface" | "quantized" | "gguf" | "llama2c"
     model: Model
     config: Any  # of the model
     params: dict = field(repr=False)
     metadata: Mapping = field(default_factory=dict, repr=False)  # a GGUF file's
+    framed: bool = True  # prompts begin as the tokenizer begins a text; what was trained here saw texts without that
     _tokenizer: Callable[[], Tokenizer | None] = field(default=lambda: None, repr=False)
     _templates: Callable[[], chat.Templates | None] = field(default=lambda: None, repr=False)
 
@@ -76,13 +79,15 @@ def load(path, *, ready: bool = True) -> Loaded:
     half precision where they are, packed ones canonical): to be looked at or saved again, not to compute with."""
     path = user_path(path, "the model")
     opened = _opener(path)(path, np.float32 if ready else None)
-    return opened if not ready else _with_params(opened, _ready(opened.params))
+    return opened if not ready else dataclasses.replace(opened, params=_ready(opened.params))
 
 
 def _opener(path: Path) -> Callable[..., Loaded]:
     found, _ = checkpoints.locate(path)
     if (found / checkpoints.CONFIG).is_file():
         return _run
+    if quantized.looks_like(path):
+        return _quantized
     if path.is_dir():
         single = sorted(path.glob("*.gguf"))
         hint = f"; give {single[0]}" if single else f"; give {WANTED}"
@@ -103,7 +108,7 @@ def _opener(path: Path) -> Callable[..., Loaded]:
 
 def _run(path: Path, _) -> Loaded:
     found = run.load_run(path)
-    return Loaded(path, "run", found.model, found.config.model, found.params, _tokenizer=lambda: found.tokenizer)
+    return Loaded(path, "run", found.model, found.config.model, found.params, framed=False, _tokenizer=lambda: found.tokenizer)
 
 
 def _hugging_face(path: Path, dtype) -> Loaded:
@@ -117,6 +122,13 @@ def _hugging_face(path: Path, dtype) -> Loaded:
     return Loaded(path, "huggingface", catalog[config.name], config, params, _tokenizer=tokenizer, _templates=templates)
 
 
+def _quantized(path: Path, dtype) -> Loaded:
+    config, params, framed = quantized.read(path, dtype)
+    tokenizer = lambda: files.load(path) if (path / quantized.TOKENIZER).is_file() else None
+    templates = lambda: chat.find_templates(path)
+    return Loaded(path, "quantized", catalog[config.name], config, params, framed=framed, _tokenizer=tokenizer, _templates=templates)
+
+
 def _gguf(path: Path, dtype) -> Loaded:
     opened = gguf.read(path)
     config, params = gguf_model.of_file(opened, dtype)
@@ -126,7 +138,7 @@ def _gguf(path: Path, dtype) -> Loaded:
         return None if tree is None else Tokenizer.from_tree(tree)
 
     templates = lambda: gguf_vocab.templates(opened.metadata, str(path))
-    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, tokenizer, templates)
+    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, _tokenizer=tokenizer, _templates=templates)
 
 
 def _llama2c(path: Path, _) -> Loaded:
@@ -134,10 +146,6 @@ def _llama2c(path: Path, _) -> Loaded:
     beside = llama2c.tokenizer_beside(path)
     tokenizer = lambda: None if beside is None else Tokenizer.from_tree(llama2c.read_tokenizer(beside, config.vocab_size))
     return Loaded(path, "llama2c", catalog[config.name], config, params, _tokenizer=tokenizer)
-
-
-def _with_params(loaded: Loaded, params: dict) -> Loaded:
-    return Loaded(loaded.path, loaded.kind, loaded.model, loaded.config, params, loaded.metadata, loaded._tokenizer, loaded._templates)
 
 
 def _ready(params: dict) -> dict:
