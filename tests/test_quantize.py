@@ -55,7 +55,10 @@ def output_error(w_KN, q: QTensor, x_RK) -> float:
 # ---------------------------------------------------------------- rounding
 
 
-@pytest.mark.parametrize("format", ["q4_0", "q4_k", "int4a_g32", "nf4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("q5_1", "q6_k", "int8", "q8_0", "int4_g64"))])
+slowly = lambda *names: [pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("format", ["q4_0", *slowly("q4_k", "nf4", "int4a_g32", "int4_g64", "q5_1", "q6_k", "int8", "q8_0")])
 def test_what_is_rounded_for_its_inputs_sends_on_more_nearly_what_it_should(format):
     """On inputs that were not looked at, too. 256 inputs fill every format's block."""
     w_KN, x_RK = drawn(256, 24, 1200)
@@ -87,7 +90,7 @@ def test_the_feedback_is_the_least_squares_answer():
     assert np.abs(found - wanted).max() < 1.01 * step_N.max()
 
 
-@pytest.mark.parametrize("format", ["q4_k", "q6_k", "int4_g32", "int4a_g32"])
+@pytest.mark.parametrize("format", ["int4_g32", *slowly("q4_k", "q6_k", "int4a_g32")])
 def test_an_importance_that_is_the_same_for_all_changes_nothing(format):
     w_KN, _ = drawn(256, 8)
     plain, weighed = quantize(w_KN, format), quantize(w_KN, format, np.full(256, 4.0, np.float32))
@@ -97,11 +100,11 @@ def test_an_importance_that_is_the_same_for_all_changes_nothing(format):
 def test_large_matrices_are_packed_in_parts_with_the_same_bits(monkeypatch):
     w_KN, _ = drawn(64, 40)
     stack = np.stack([w_KN, -w_KN])
-    whole = quantize(stack, "int4a_g32")
+    whole = quantize(stack, "int4_g32")
     monkeypatch.setattr(pack, "WEIGHTS_AT_ONCE", 64 * 12)
-    parts, error = pack.in_parts(stack, "int4a_g32")
+    parts, error = pack.in_parts(stack, "int4_g32")
     assert parts.stack == (2,) and all(map(np.array_equal, jax.tree.leaves(whole), jax.tree.leaves(parts)))
-    assert error == pytest.approx(pack.error_of(pack.in_parts(w_KN, "int4a_g32")[0], w_KN), rel=0.2) and error > 0.01
+    assert error == pytest.approx(pack.error_of(pack.in_parts(w_KN, "int4_g32")[0], w_KN), rel=0.2) and error > 0.01
     table, _ = pack.in_parts(w_KN, "int8", table=True)
     assert table.shape == (40, 64) and np.allclose(dequantize(table).T, w_KN, atol=0.05)
 
@@ -165,7 +168,7 @@ def told(capsys, *argv) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("name, format", [("llama", "int4_g32"), ("mixture", "q4_k")])
+@pytest.mark.parametrize("name, format", [("llama", "int4_g32"), *slowly(("mixture", "q4_k"))])
 def test_a_folder_holds_what_quantize_tree_makes(name, format, tmp_path, capsys):
     source, out = model_folder(tmp_path, name), tmp_path / "small"
     made = told(capsys, "quantize", source, "-o", out, "--format", format)
@@ -183,6 +186,7 @@ def test_a_folder_holds_what_quantize_tree_makes(name, format, tmp_path, capsys)
     assert 0 < float(np.mean(np.square(loaded.logits(TOKENS) - floats)) / np.mean(np.square(floats))) < 0.2
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_folder_that_all_verbs_take(tmp_path, capsys):
     source, out = run_folder(tmp_path), tmp_path / "small"
     told(capsys, "quantize", source, "-o", out, "--format", "int8", "--keep", "embed=f16")
@@ -194,7 +198,7 @@ def test_a_run_becomes_a_folder_that_all_verbs_take(tmp_path, capsys):
     assert told(capsys, "info", out)["format"] == "quantized"
 
 
-@pytest.mark.parametrize("method", ["nearest", "importance", "feedback"])
+@pytest.mark.parametrize("method", ["importance", *slowly("nearest", "feedback")])
 def test_gguf_is_written_by_every_method(method, tmp_path, capsys):
     """96 inputs divide into no block of 256: q8_0, and the table says so. The file loads as the folder of the same weights does."""
     source, out = model_folder(tmp_path), tmp_path / "small.gguf"

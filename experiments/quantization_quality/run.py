@@ -1,7 +1,7 @@
-"""What each format costs a model trained here, by each method, beside llama.cpp's quantization: run.py [--model RUN] [--peer-python PYTHON] [--quick]
+"""What each format costs a model trained here, by each method, beside llama.cpp's quantization: run.py [--model RUN] [--peer-python PYTHON] [--seconds N] [--quick]
 
 RUN is a run folder of config.toml; without it the model is trained first (20 minutes). PYTHON is an interpreter with llama-cpp-python; without
-it the other side is left out. All files, ours and llama.cpp's, are measured by the same code, on stories that no training and no calibration has seen.
+it the other side is left out. After N seconds it stops, and goes on where it stopped when called again. All files, ours and llama.cpp's, are measured by the same code, on stories that no training and no calibration has seen.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -22,9 +23,10 @@ from pikojax.config import load_config
 HERE = Path(__file__).parent
 GGUF = ("q4_0", "q4_1", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k", "q8_0")
 OWN = ("int4_g128", "int4_g32", "int4a_g64", "int4a_g32", "nf4", "int8", "int8_g32")
-METHODS = ("nearest", "importance", "feedback")
+FEW_BITS = ("q4_0", "q4_1", "q4_k", "q5_0", "q5_1", "q5_k", "q6_k", "int4_g128", "int4_g32", "int4a_g64", "int4a_g32", "nf4")  # with feedback, too
+WEIGHED = ("q4_0", "q4_1", "q4_k", "int4_g32")  # with an importance alone
 HELD_OUT_SEED, CALIBRATION_SEED = 1, 2  # the model learns stories of seed 0
-TOKENS = 40_000  # that are foretold
+TOKENS = 16_000  # that are foretold
 CALIBRATION_TOKENS = 32_768
 AMOUNTS = (1_024, 4_096, 131_072)  # of calibration, besides, for q4_0
 QUICK = ["d_model=32", "n_layers=1", "n_heads=2", "n_kv_heads=1", "d_hidden=64", "context=32", "vocab_size=400", "train.steps=4", "eval_interval=4"]
@@ -123,8 +125,8 @@ def same_types(file: Path) -> list[str]:
     return [word for path, leaf in leaves_of(load(file, ready=False).params).items() if isinstance(leaf, QTensor) for word in ("--keep", f"{path}={leaf.format}")]
 
 
-def main(quick: bool, model: str | None, python: str | None) -> None:
-    rows = Rows(HERE / "results.jsonl", quick)
+def main(quick: bool, model: str | None, python: str | None, limit_s: float) -> None:
+    rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model or trained(folder / "run", QUICK if quick else [])
@@ -133,7 +135,7 @@ def main(quick: bool, model: str | None, python: str | None) -> None:
         n = command("info", work.floats)["parameters"]
 
         def once(measure, **key) -> None:
-            if not rows.has(**key):
+            if not rows.has(**key) and time.monotonic() - began_s < limit_s:
                 path, facts = measure()
                 rows.append(**key, **facts, **work.quality(path, n))
 
@@ -142,10 +144,14 @@ def main(quick: bool, model: str | None, python: str | None) -> None:
             once(lambda: (ours(work, format, method, amount, extra), {}), side="pikojax", format=format, method=method, **told)
 
         once(lambda: (work.floats, {"parameters": n}), side="pikojax", format="float32", method="nearest")
-        formats = ("q4_0", "int4_g32") if quick else (*GGUF, *OWN)
+        formats = ("q4_0",) if quick else (*GGUF, *OWN)
         for format in formats:
-            for method in METHODS:
-                mine(format, method)
+            mine(format, "nearest")
+            for method, some in (("feedback", FEW_BITS), ("importance", WEIGHED)):
+                if format in some and not quick:
+                    mine(format, method)
+        if quick:
+            mine("int4_g32", "feedback")
         for amount in () if quick else AMOUNTS:
             mine("q4_0", "feedback", amount)
         if python is None:
@@ -154,14 +160,14 @@ def main(quick: bool, model: str | None, python: str | None) -> None:
                 "--tokens", calibration, "--save-importance", folder / "importance.gguf")  # fmt: skip
         importance = arrays_of(folder / "importance.gguf", folder)
         for format in formats[:1] if quick else (*GGUF, "q4_k_m"):
-            for method in ("nearest", "importance"):
+            for method in ("nearest",) if format == "q8_0" else ("nearest", "importance"):
                 told = {} if method == "nearest" else {"calibration_tokens": calibration}
                 once(lambda: theirs(work, python, format, importance if told else None), side="llama.cpp", format=format, method=method, **told)
-        for method in () if quick else METHODS:
+        for method in () if quick else ("nearest", "feedback"):
             mine("q4_k_m", method, calibration, same_types(theirs(work, python, "q4_k_m", None)[0]))
 
 
 if __name__ == "__main__":
     words = sys.argv[1:]
     option = lambda flag: words[words.index(flag) + 1] if flag in words else None
-    main("--quick" in words, option("--model"), option("--peer-python"))
+    main("--quick" in words, option("--model"), option("--peer-python"), float(option("--seconds") or "inf"))
