@@ -29,7 +29,7 @@ HELD_OUT_SEED, CALIBRATION_SEED = 1, 2  # the model learns stories of seed 0
 TOKENS = 16_000  # that are foretold
 CALIBRATION_TOKENS = 32_768
 AMOUNTS = (1_024, 4_096, 131_072)  # of calibration, besides, for q4_0
-QUICK = ["d_model=32", "n_layers=1", "n_heads=2", "n_kv_heads=1", "d_hidden=64", "context=32", "vocab_size=400", "train.steps=4", "eval_interval=4"]
+QUICK = ["d_model=32", "n_layers=1", "n_heads=2", "n_kv_heads=1", "d_hidden=64", "context=32", "tokenizer.vocab_size=400", "train.steps=4", "eval_interval=4"]
 QUICK += ["batch_size=4", "stories_mb=0.1", "val_fraction=0.2", "sample_tokens=0"]
 
 
@@ -45,11 +45,11 @@ def trained(folder: Path, overrides: list[str]) -> Path:
 
 def command(*words) -> dict:
     """What a verb reports."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    said, besides = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(besides):
         failed = pikojax([*map(str, words), "--json"])
     if failed:
-        raise SystemExit(f"pikojax {' '.join(map(str, words))} failed")
+        raise SystemExit(f"pikojax {' '.join(map(str, words))} failed:\n{besides.getvalue()}")
     return json.loads(said.getvalue().splitlines()[-1])
 
 
