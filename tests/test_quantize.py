@@ -287,9 +287,13 @@ def test_what_fails_on_the_way_leaves_the_old_file_and_no_half_of_a_new_one(out,
     assert main([*options, "--force"]) == 0
 
 
-def test_packed_models_are_not_packed_again(tmp_path, capsys):
+def test_packed_models_are_converted_as_they_are_and_not_packed_again(tmp_path, capsys):
     source = model_folder(tmp_path)
-    assert main(["quantize", str(source), "-o", str(tmp_path / "once"), "--format", "q8_0"]) == 0
+    for out in ("once", "once.gguf"):
+        assert main(["quantize", str(source), "-o", str(tmp_path / out), "--format", "q8_0", "--without-tokenizer"]) == 0
+    assert main(["convert", str(tmp_path / "once"), "-o", str(tmp_path / "same.gguf")]) == 0
+    same, direct = gguf.read(tmp_path / "same.gguf"), gguf.read(tmp_path / "once.gguf")
+    assert all(np.array_equal(same.bytes_of(name), direct.bytes_of(name)) for name in direct.tensors)
     assert main(["quantize", str(tmp_path / "once"), "-o", str(tmp_path / "twice"), "--format", "q4_0"]) == 2
     assert "packing it again would lose more" in capsys.readouterr().err
 
