@@ -5,6 +5,7 @@ it the other side is left out. After N seconds it stops, and goes on where it st
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -22,13 +23,13 @@ from pikojax.config import load_config
 
 HERE = Path(__file__).parent
 GGUF = ("q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "q4_1", "q5_0", "q5_1")
-OWN = ("int4_g32", "int4a_g32", "nf4", "int4_g128", "int4a_g64", "int8", "int8_g32")
-FEW_BITS = ("q4_0", "q4_1", "q4_k", "q4_k_m", "q5_0", "q5_1", "q5_k", "q6_k", "int4_g128", "int4_g32", "int4a_g64", "int4a_g32", "nf4")  # with feedback, too
-WEIGHED = ("q4_0", "q4_k", "int4_g32")  # with an importance alone
+OWN = ("int4_g32", "int4a_g32", "nf4", "int8_g32")
+FEW_BITS = ("q4_0", "q4_1", "q4_k", "q4_k_m", "q5_0", "q5_1", "q5_k", "q6_k", "int4_g32", "int4a_g32", "nf4")  # with feedback, too
+WEIGHED = ("q4_0", "q4_k")  # with an importance alone
 HELD_OUT_SEED, CALIBRATION_SEED = 1, 2  # the model learns stories of seed 0
-TOKENS = 16_000  # that are foretold
-CALIBRATION_TOKENS = 16_384
-AMOUNTS = (1_024, 4_096, 65_536)  # of calibration, besides, for q4_0
+TOKENS = 8_000  # that are foretold
+CALIBRATION_TOKENS = 8_192
+AMOUNTS = (1_024, 32_768)  # of calibration, besides, for q4_0
 QUICK = ["d_model=32", "n_layers=1", "n_heads=2", "n_kv_heads=1", "d_hidden=64", "context=32", "tokenizer.vocab_size=400", "train.steps=4", "eval_interval=4"]
 QUICK += ["batch_size=4", "stories_mb=0.1", "val_fraction=0.2", "sample_tokens=0"]
 
@@ -139,24 +140,26 @@ def main(quick: bool, model: str | None, python: str | None, limit_s: float) -> 
                 path, facts = measure()
                 rows.append(**key, **facts, **work.quality(path, n))
 
-        def mine(format: str, method: str, amount: int = calibration, extra=()) -> None:
+        def mine(format: str, method: str, amount: int = calibration, extra=tuple) -> None:
             told = {} if method == "nearest" else {"calibration_tokens": amount}
-            once(lambda: (ours(work, format, method, amount, extra), {}), side="pikojax", format=format, method=method, **told)
+            once(lambda: (ours(work, format, method, amount, extra()), {}), side="pikojax", format=format, method=method, **told)
+
+        @functools.cache
+        def importance() -> Path:
+            command("quantize", work.floats, "-o", folder / "any.gguf", "--format", "q4_0", "--calibrate", work.calibration, "--method", "importance",
+                    "--tokens", calibration, "--save-importance", folder / "importance.gguf")  # fmt: skip
+            return arrays_of(folder / "importance.gguf", folder)
 
         def peers(format: str) -> None:
             for method in ("nearest",) if format == "q8_0" else ("nearest", "importance"):
                 told = {} if method == "nearest" else {"calibration_tokens": calibration}
-                once(lambda: theirs(work, python, format, importance if told else None), side="llama.cpp", format=format, method=method, **told)
+                once(lambda: theirs(work, python, format, importance() if told else None), side="llama.cpp", format=format, method=method, **told)
 
         once(lambda: (work.floats, {"parameters": n}), side="pikojax", format="float32", method="nearest")
-        if python is not None:
-            command("quantize", work.floats, "-o", folder / "any.gguf", "--format", "q4_0", "--calibrate", work.calibration, "--method", "importance",
-                    "--tokens", calibration, "--save-importance", folder / "importance.gguf")  # fmt: skip
-            importance = arrays_of(folder / "importance.gguf", folder)
         for format in ("q4_0", "int4_g32") if quick else (*GGUF, "q4_k_m", *OWN):
             if format == "q4_k_m" and python is None:
                 continue
-            extra = same_types(theirs(work, python, format, None)[0]) if format == "q4_k_m" else ()
+            extra = functools.cache(lambda: same_types(theirs(work, python, "q4_k_m", None)[0]) if format == "q4_k_m" else ())
             mine(format, "nearest", extra=extra)
             for method, some in (("feedback", FEW_BITS), ("importance", WEIGHED)):
                 if format in some and not (quick and format == "q4_0"):
