@@ -131,6 +131,7 @@ def test_the_inputs_of_each_matrix_are_seen_layer_by_layer():
         walk.send(params["blocks"][1])
 
 
+@pytest.mark.slow
 def test_experts_are_weighed_one_by_one():
     cfg, params = CONFIGS["mixture"], pack.by_layers(params_of("mixture"))
     seen = next(observed(catalog["llama"], cfg, params, TOKENS))
