@@ -14,6 +14,7 @@ import pytest
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer import decode
 from pikojax.infer.generate import generate, stream
+from pikojax.infer.request import Generation
 from pikojax.infer.sampling import make_settings, sample
 from pikojax.models import catalog
 from pikojax.text import train_char
@@ -62,13 +63,24 @@ def continued(cfg, params, tokens_BT, n_steps, length_B=None, chunks=None, tempe
     batch = len(tokens_BT)
     settings, key_B = make_settings(batch, V, temperature), jax.random.split(jax.random.key(seed), batch)
     logits_BV, cache = prefilled(cfg, params, tokens_BT, length_B, **options)
-    state = decode.begin(cache, logits_BV, key_B, cache.length_B + 0, settings, stops_E)
+    state = begun(cache, logits_BV, key_B, cache.length_B + 0, settings, stops_E)
     parts, counts = [np.asarray(state.token_B)[:, None]], [np.ones(batch, np.int32)]
     for n in chunks or [n_steps - 1]:
-        tokens_BN, count_B, state = decode.decode(GPT.forward, cfg, params, state, settings, key_B, stops_E, np.int32(n))
+        drawn, state = steps(cfg, params, state, settings, key_B, stops_E, n)
+        tokens_BN, count_B = drawn.tokens_BN, drawn.count_B
         parts.append(np.asarray(tokens_BN)[:, :n])
         counts.append(np.asarray(count_B))
     return np.concatenate(parts, axis=1), sum(counts), state
+
+
+def begun(cache, logits_BV, key_B, position_B, settings, stops_E):
+    token_B = decode.draw(logits_BV, key_B, position_B, settings)
+    return decode.State(cache, token_B, position_B + 1, decode.is_stop(token_B, stops_E))
+
+
+def steps(cfg, params, state, settings, key_B, stops_E, n, forward=GPT.forward, **options):
+    budget_B = np.full(len(state.token_B), decode.CHUNK, np.int32)
+    return decode.decode(decode.How(forward, cfg), params, None, state, settings, key_B, stops_E, budget_B, np.int32(n), **options)
 
 
 def full(cfg, params, tokens_BT):
@@ -160,14 +172,9 @@ def test_no_logit_depends_on_a_later_token_in_prefill_or_decode(model):
         assert (np.abs(before[5:] - after[5:]).max(axis=1) > 1e-4).all()
 
 
-def test_a_block_never_reaches_beyond_the_slots_and_comes_in_few_widths():
-    for longest in range(1, 200):
-        start, widths = 0, []
-        while start < longest:
-            widths.append(decode.block_width(longest - start, 64, 200 - start))
-            start += 64
-        assert start - 64 + widths[-1] <= 200 and sum(widths) >= longest
-        assert set(widths) <= {16, 32, 64, 200 - 192} and set(widths[:-1]) <= {64}
+def test_a_block_comes_in_few_widths():
+    assert {decode.block_width(n, 64) for n in range(1, 65)} == {16, 32, 64}
+    assert all(decode.block_width(n, 64) >= n for n in range(1, 65))
 
 
 # ---------------------------------------------------------------- the loop
@@ -199,31 +206,32 @@ def test_a_row_stops_at_its_stop_token_and_the_others_go_on():
 
 def test_the_loop_ends_with_its_last_row():
     cfg, params = loud("modern")
-    steps = []
+    calls = []
 
-    def counting(cfg, params, tokens_BT, cache):
-        jax.debug.callback(lambda: steps.append(1))
+    def counting(cfg, params, tokens_BT, cache=None):
+        jax.debug.callback(lambda: calls.append(1))
         return GPT.forward(cfg, params, tokens_BT, cache)
 
     state = decode.State(GPT.new_cache(cfg, 1, CONTEXT), *map(jnp.asarray, ([0], [1], [False])))
     key_B, settings = jax.random.key(0)[None], make_settings(1, V, 0.0)
     every_token = np.arange(V, dtype=np.int32)
-    _, count_B, state = decode.decode(counting, cfg, params, state, settings, key_B, every_token, np.int32(10))
+    drawn, state = steps(cfg, params, state, settings, key_B, every_token, 10, forward=counting)
     jax.effects_barrier()
-    assert int(count_B[0]) == len(steps) == 1 and bool(state.done_B[0])
+    assert int(drawn.count_B[0]) == len(calls) == 1 and bool(state.done_B[0])
 
 
 def test_a_step_reads_the_weights_where_they_lie_and_updates_the_cache_in_place():
     cfg, params = loud("modern")
     state = decode.State(GPT.new_cache(cfg, 1, CONTEXT), *map(jnp.asarray, ([0], [1], [False])))
-    rest = make_settings(1, V), jax.random.key(0)[None], NO_STOPS, np.int32(3)
-    compiled = decode.decode.lower(GPT.forward, cfg, params, state, *rest).compile().as_text()
+    rest = make_settings(1, V), jax.random.key(0)[None], NO_STOPS, np.asarray([3], np.int32), np.int32(3)
+    how = decode.How(GPT.forward, cfg)
+    compiled = decode.decode.lower(how, params, None, state, *rest).compile().as_text()
     matrices = {"24,48", "24,24", "24,40", "40,24"}  # shapes of the blocks' weights, which nothing else has
     made = re.findall(r"= f32\[(?:1,)?([\d,]+)\]\S* ([\w-]+)\(", compiled)
     copies = [(shape, op) for shape, op in made if shape in matrices and op not in ("parameter", "get-tuple-element", "bitcast")]
     assert {shape for shape, _ in made} & matrices and not copies
     before = state.cache.k_LBGSC
-    _, _, after = decode.decode(GPT.forward, cfg, params, state, *rest)
+    _, after = decode.decode(how, params, None, state, *rest)
     assert before.is_deleted() and not after.cache.k_LBGSC.is_deleted()
 
 
@@ -282,9 +290,9 @@ def test_no_new_program_for_other_lengths_settings_and_windows():
     cfg, params = loud("modern")
     traces = []
 
-    def counted(*args):
-        traces.append(args[2].shape)
-        return GPT.forward(*args)
+    def counted(cfg, params, tokens_BT, cache, **options):
+        traces.append(tokens_BT.shape)
+        return GPT.forward(cfg, params, tokens_BT, cache, **options)
 
     counting = GPT._replace(forward=counted)
     go = lambda prompt, **options: generate(counting, cfg, params, TOKENIZER, prompt, max_tokens=60, **options)
@@ -320,9 +328,8 @@ def test_an_empty_prompt_starts_a_document():
     ],
 )
 def test_mistakes_are_told_at_once_in_one_line(options, message):
-    cfg = CONFIGS["classic"]
     with pytest.raises(UserError, match=f"^{re.escape(message)}[^\n]*$"):
-        stream(GPT, cfg, {}, TOKENIZER, **{"prompt": "a", **options})  # the call itself, before the first piece is asked for
+        stream(GPT, *loud("classic"), TOKENIZER, **{"prompt": "a", **options})  # the call itself, before the first piece is asked for
 
 
 # ---------------------------------------------------------------- the command
@@ -381,7 +388,12 @@ def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatc
         def isatty(self):
             return True
 
-    monkeypatch.setattr("pikojax.infer.generate.generate", lambda *args, on_text, **options: on_text("a\x1b[2Jb\n") or _Nothing())
+    class Handle(list):
+        def result(self):
+            return Generation("", [], "eos", 1, 0.0, None)
+
+    engine = type("Engine", (), {"submit": lambda self, prompt, **options: Handle(["a\x1b[2Jb\n"])})()
+    monkeypatch.setattr(verb, "opened", lambda args, needs_tokenizer: (None, engine))
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     import argparse
@@ -392,8 +404,25 @@ def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatc
     assert terminal.getvalue() == "hi a\\x1b[2Jb\n\n"
 
 
-class _Nothing:
-    ids, tokens_per_s, first_token_s = [], None, 0.0
+def test_generate_by_ids_with_choices_and_guesses(command):
+    plain = json.loads(command("run", "--prompt-ids", "1 2 3", "--max-tokens", "9", "--temperature", "0", "--json")[1])
+    guessed = json.loads(command("run", "--prompt-ids", "1,2,3", "--max-tokens", "9", "--temperature", "0", "--speculative", "lookup", "--json")[1])
+    assert plain["ids"] == guessed["ids"] and plain["accepted_per_round"] is None and guessed["accepted_per_round"] >= 1
+    assert command("run", "so ", "--choices", "yes,no", "--seed", "4")[1] in ("yes\n", "no\n")
+    code, out, _ = command("run", "so ", "--uncertainty", "--max-tokens", "5", "--json")
+    assert code == 0 and len(json.loads(out)["confidence"]) == 5
 
-    def _asdict(self):
-        return {}
+
+def test_chat_remembers_and_leaves_out_the_oldest_turns(command, monkeypatch):
+    from pikojax.cli import chat, main
+
+    seen = []
+    turn = chat.turn
+    monkeypatch.setattr(chat, "turn", lambda loaded, messages, most: seen.append([m["content"] for m in messages]) or turn(loaded, messages, 10_000))
+    monkeypatch.setattr(chat, "_encoded", lambda loaded, messages: ([len(messages)] * 3, {}))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"hi\n\nagain\n/reset\nnew\n")))
+    assert main.main(["chat", "run", "--max-tokens", "4", "--json"]) == 0
+    assert [m[::2] for m in seen] == [["hi"], ["hi", "again"], ["new"]]
+    monkeypatch.setattr(chat, "_encoded", lambda loaded, messages: ([1] * len(messages), {}))
+    told = [{"role": role, "content": ""} for role in ("system", "user", "assistant", "user", "assistant", "user")]
+    assert [len(turn(None, told, most)[0]) for most in (6, 5, 3, 1)] == [6, 4, 2, 2]

@@ -13,7 +13,7 @@ import pytest
 from pikojax import text
 from pikojax.config import UserError, config_from_dict
 from pikojax.data import corpus, open_dataset, prepare, resolve_vocab
-from pikojax.infer.generate import Continuation
+from pikojax.infer.request import Continuation
 from pikojax.text.tokenizer import EOS
 
 DATA = Path(os.environ.get("PIKOJAX_DATA") or Path(__file__).parent.parent.parent / "shared" / "data")

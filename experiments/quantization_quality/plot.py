@@ -8,14 +8,14 @@ from figures import CYCLE, label, plt, rows_of, write_table
 
 here, rows = rows_of(__file__)
 whole = next(row for row in rows if row["format"] == "float32")
-most = max((row.get("calibration_tokens", 0) for row in rows if row["format"] == "q4_1"), default=0)
+usual = next((row["calibration_tokens"] for row in rows if row["method"] == "importance"), 0)  # the other amounts are of one format
 SIDES = {("pikojax", "nearest"): (CYCLE[0], "o"), ("pikojax", "importance"): (CYCLE[2], "s"), ("pikojax", "feedback"): (CYCLE[3], "D"),
          ("llama.cpp", "nearest"): (CYCLE[1], "x"), ("llama.cpp", "importance"): (CYCLE[4], "+")}  # fmt: skip
 
 
 def found(side: str, method: str) -> dict:
     """Format → row; of several amounts of text the usual one."""
-    return {row["format"]: row for row in rows if (row["side"], row["method"]) == (side, method) and row["format"] != "float32" and row.get("calibration_tokens", most) == most}
+    return {row["format"]: row for row in rows if (row["side"], row["method"]) == (side, method) and row["format"] != "float32" and row.get("calibration_tokens", usual) == usual}
 
 
 formats = sorted({row["format"] for row in rows} - {"float32"}, key=lambda name: (found("pikojax", "nearest")[name]["bits_per_weight"], name))
@@ -54,9 +54,9 @@ figure.savefig(here / "figure.png")
 def line(row: dict) -> list[str]:
     kl = f"{1000 * row['kl_mean']:.2f} ± {1000 * row['kl_mean_error']:.2f}" if "kl_mean" in row else ""
     above = f"{100 * (row['perplexity'] / whole['perplexity'] - 1):+.2f}%" if "kl_mean" in row else ""
-    amount = row.get("calibration_tokens", most)
+    amount = row.get("calibration_tokens", usual)
     same = f"{row['same_top_rate']:.2%}" if "kl_mean" in row else ""
-    method = row["method"] + (f", {amount:,} tokens" if amount != most else "")
+    method = row["method"] + (f", {amount:,} tokens" if amount != usual else "")
     return [row["format"], row["side"], method, f"{row['bits_per_weight']:.3f}", f"{row['file_bytes'] / 1e6:.2f}", f"{row['perplexity']:.4f}", above, kl, same]
 
 

@@ -121,7 +121,8 @@ def sampler(config: Config, tokenizer):
     """
     if tokenizer is None or config.run.sample_tokens == 0 or config.train.offload_params:
         return None
-    from pikojax.infer.generate import generate, prompt_ids
+    from pikojax.infer.generate import generate
+    from pikojax.infer.request import prompt_ids
     from pikojax.models import catalog
 
     try:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from pikojax.kernels import dispatch
 from pikojax.kernels.decode_attention import MOST_ROWS, decode_attention
 from pikojax.kernels.flash_attention import flash_attention, why_not
 from pikojax.kernels.kv_formats import one_layer
@@ -35,16 +36,16 @@ def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None, window=None):
     return masked_attention(q_BTHC, k_BTGC, v_BTGC, mask_BTS)
 
 
-def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None):
+def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None, block_table=None):
     """The T new tokens, which are in the cache already and counted in `length_B`, attend to the slots of their row up to their own, the
     last `window` of them. `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read.
 
-    With native kernels a row has the same bits whatever T, as long as T stays within 16 rows, or above them: the two are different
-    kernels, and between them a row agrees only up to rounding (and, over quantized caches, the quantizing of queries and weights)."""
+    With the native kernel a row has the same bits whatever T. Elsewhere more than 16 rows are another kernel's, and agree with fewer only
+    up to rounding."""
     T, C = q_BTHC.shape[1], q_BTHC.shape[-1]
-    if T <= MOST_ROWS:
-        return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window)
-    k_BGSC, v_BGSC = (one_layer(cache, layer, C).astype(q_BTHC.dtype) for cache in (keys, values))
+    if T <= MOST_ROWS or dispatch.best_here("decode_attention") == "native":
+        return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window, block_table=block_table)
+    k_BGSC, v_BGSC = (one_layer(cache, layer, C, block_table).astype(q_BTHC.dtype) for cache in (keys, values))
     return prefill_attention(q_BTHC, k_BGSC, v_BGSC, offset_B=length_B - T, window=window, head_major=True)
 
 

@@ -1,4 +1,4 @@
-"""Decode attention: softmax(q·kᵀ · scale)·v of a few new tokens over a cache of which only the filled slots are read.
+"""Attention over a cache: softmax(q·kᵀ · scale)·v of new tokens, few or a whole prompt, of which only the filled slots are read.
 
     query row t of batch row b stands at position  p = length_B[b] − T + t  and sees the slots  max(0, p − window + 1) … p
 
@@ -7,11 +7,12 @@ Keys and values are head-major, [L, B, G, S, C] with `layer` or [B, G, S, C] wit
 With `block_table` [B, n_blocks] they are pools [L, P, G, block, C], and slot s of row b is slot s mod block of pool block
 block_table[b, s ÷ block].
 
-The native kernel reads each slot once for all T rows and all query heads of its kv head, straight from the stack. A row's result is the
-same to the bit whatever T, the batch and the number of threads are. Over int8 and int4 slots AVX-512 multiplies bytes: queries and
+The native kernel reads each slot once for 16 rows and all query heads of its kv head, straight from the stack. A row's result is the
+same to the bit whatever T, the batch and the number of threads are: a prompt read at once, in chunks or token by token leaves the same
+cache behind. Over int8 and int4 slots AVX-512 multiplies bytes: queries and
 weights are quantized to 8 bits on the way (NMSE about 1e-4 against the reference).
 
-Leaves out: gradients, more than 16 rows at once (the reference takes them), other devices' kernels (decode_attention_gpu.py).
+Leaves out: gradients, other devices' kernels (decode_attention_gpu.py).
 """
 
 import jax
@@ -20,11 +21,11 @@ import numpy as np
 
 from pikojax.config import require
 from pikojax.kernels import dispatch
-from pikojax.kernels.kv_formats import QuantizedKV, dequantize_kv, rotate
+from pikojax.kernels.kv_formats import QuantizedKV, one_layer, rotate
 from pikojax.native import build
 from pikojax.native.ffi import register
 
-MOST_ROWS = 16
+MOST_ROWS = 16  # at once, by kernels of other devices
 MASKED = -1e30
 
 
@@ -38,14 +39,14 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
         not (isinstance(cache_v, QuantizedKV) and cache_v.format == "int4_rotated"),
         "got values in int4_rotated, wanted int4; only keys are rotated: new_cache(dtype='int4') does both",
     )
-    length_B = jnp.clip(length_B, 0, shape[-2] * (1 if block_table is None else block_table.shape[1]))
+    slots = shape[-2] * (1 if block_table is None else block_table.shape[1])
+    length_B = jnp.clip(length_B, 0, slots + q_BTHC.shape[1] - 1)  # the last new tokens may stand beyond the end: they have no slot
     if layer is not None:
         layer = jnp.asarray(layer, jnp.int32)
         layer = jnp.clip(jnp.where(layer < 0, layer + shape[0], layer), 0, shape[0] - 1)
     if block_table is not None:
         block_table = jnp.clip(block_table, 0, shape[-4] - 1)
-    few = q_BTHC.shape[1] <= MOST_ROWS  # more are prefill, for which no kernel is expected
-    chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table) if few else "reference"
+    chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table)
     attend = dispatch.function("decode_attention", chosen)
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
 
@@ -54,8 +55,6 @@ def why_not(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
     """Why the native kernel cannot serve this call, or None."""
     if jax.default_backend() != "cpu":
         return f"the native kernel runs on the CPU, not on {jax.default_backend()}"
-    if q_BTHC.shape[1] > MOST_ROWS:
-        return f"{q_BTHC.shape[1]} rows at once; the native kernel is for at most {MOST_ROWS}"
     for cache in (cache_k, cache_v):
         if not isinstance(cache, QuantizedKV) and cache.dtype not in (jnp.float32, jnp.bfloat16):
             return f"a cache in {cache.dtype}; the native kernel reads float32, bfloat16 and QuantizedKV"
@@ -76,7 +75,9 @@ def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, bl
     B, T, H, C = q_BTHC.shape
     if isinstance(cache_k, QuantizedKV) and cache_k.format == "int4_rotated":
         q_BTHC = rotate(q_BTHC.astype(jnp.float32)).astype(q_BTHC.dtype)
-    k_BGSC, v_BGSC = (_slots(cache, layer, block_table, C).astype(q_BTHC.dtype) for cache in (cache_k, cache_v))
+    k_BGSC, v_BGSC = (
+        one_layer(cache, layer, C, block_table, keep_rotation=True).astype(q_BTHC.dtype) for cache in (cache_k, cache_v)
+    )
     G, S = k_BGSC.shape[1:3]
     R = H // G
     # Heads are folded into one batch axis N = B·G: plain batched products are what XLA's CPU back end is fastest with.
@@ -95,26 +96,12 @@ def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, bl
     return o_NMC.reshape(B, G, R, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C).astype(q_BTHC.dtype)
 
 
-def _slots(cache, layer, block_table, width: int):
-    """One layer as floats [B, G, S, C], its rotation kept."""
-    if layer is not None:
-        cache = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), cache)
-    if block_table is not None:
-
-        def gather(pool):
-            blocks = jnp.take(pool, block_table, axis=0, mode="clip").swapaxes(1, 2)  # [B, G, n_blocks, block, …]
-            return blocks.reshape(*blocks.shape[:2], -1, blocks.shape[-1])
-
-        cache = jax.tree.map(gather, cache)
-    return dequantize_kv(cache, width, keep_rotation=True) if isinstance(cache, QuantizedKV) else cache
-
-
 # ---------------------------------------------------------------- native
 
 
 def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
     B, C = q_BTHC.shape[0], q_BTHC.shape[-1]
-    (k, k_scales), (v, v_scales) = (_leaves(cache, layer) for cache in (cache_k, cache_v))
+    (k, k_scales), (v, v_scales) = (leaves(cache, layer) for cache in (cache_k, cache_v))
     table = jnp.zeros((B, 0), jnp.int32) if block_table is None else jnp.asarray(block_table, jnp.int32)
     out_BTHC = _call(
         q_BTHC.astype(jnp.float32),
@@ -126,7 +113,7 @@ def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block
     return out_BTHC.astype(q_BTHC.dtype)
 
 
-def _leaves(cache, layer):
+def leaves(cache, layer):
     data, scales = (cache.data, cache.scales) if isinstance(cache, QuantizedKV) else (cache, jnp.zeros((0,), jnp.float32))
     if layer is None:
         data, scales = data[None], scales[None]

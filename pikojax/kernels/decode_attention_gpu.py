@@ -149,7 +149,7 @@ def _body(
     M, C = q_ref.shape[2:]
     position_M = length - T + lax.rem(jnp.arange(M), T)
     begin = 0 if window is None else jnp.maximum(length - T - window + 1, 0) // tile
-    end = pl.cdiv(length, tile)
+    end = pl.cdiv(jnp.minimum(length, block * table_ref.shape[1]), tile)
     share = pl.cdiv(end - begin, splits)
     first = begin + split * share
     paged = table_ref.shape[1] > 1 or block % tile == 0

@@ -1,4 +1,4 @@
-"""Formats of cached keys and values: quantize new slots, write them where they belong, read them back.
+"""Formats of cached keys and values: quantize new slots, read them back.
 
     int8           q = round(x / s),  s = max|x| / 127, one a slot and head          int8_g32: one for each 32 values of it
     int4           q + 8 in a nibble,  s one for each 32 values; byte j of a group holds the values j and j + 16
@@ -8,7 +8,7 @@
 A head as wide as no power of two is rotated block by block, a block as wide as the largest power of two that divides it.
 Cache arrays are head-major, [..., S, C] behind the axes (layer,) batch, kv head; scales are never negative.
 
-Leaves out: writing into paged pools, formats below 4 bits.
+Writing them where they belong is kv_write.py's. Leaves out: formats below 4 bits.
 """
 
 from dataclasses import dataclass, field
@@ -83,10 +83,18 @@ def dequantize_kv(kv: QuantizedKV, width: int | None = None, keep_rotation: bool
     return rotate(x) if kv.format == "int4_rotated" and not keep_rotation else x
 
 
-def one_layer(cache, layer, width: int):
-    """One layer of a stack, as floats [B, G, S, C]."""
-    cache = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), cache)
-    return dequantize_kv(cache, width) if isinstance(cache, QuantizedKV) else cache
+def one_layer(cache, layer, width: int, block_table=None, keep_rotation: bool = False):
+    """One layer of a stack (or, with `layer` None, what is one already), as floats [B, G, S, C]; of a pool, the rows' own slots in order."""
+    if layer is not None:
+        cache = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), cache)
+    if block_table is not None:
+
+        def gather(pool):
+            blocks = jnp.take(pool, block_table, axis=0, mode="clip").swapaxes(1, 2)  # [B, G, n_blocks, block, …]
+            return blocks.reshape(*blocks.shape[:2], -1, blocks.shape[-1])
+
+        cache = jax.tree.map(gather, cache)
+    return dequantize_kv(cache, width, keep_rotation) if isinstance(cache, QuantizedKV) else cache
 
 
 def hadamard(width: int) -> np.ndarray:
@@ -112,22 +120,3 @@ def zeros(shape: tuple[int, ...], format: str, scale_dtype=jnp.float16):
     return QuantizedKV(data, jnp.zeros((*shape[:-1], scales_width), scale_dtype), format)
 
 
-def write_kv(cache, layer, new_BTGC, length_B):
-    """The cache (an array or QuantizedKV [L, B, G, S, C]) with T new slots of `layer`, each row's at its own length.
-
-    One in-place slice update a row and leaf; a batched one would be a scatter. What does not fit is clamped onto older slots.
-    """
-    new_BGTC = new_BTGC.transpose(0, 2, 1, 3)
-    if isinstance(cache, QuantizedKV):
-        new = quantize_kv(new_BGTC, cache.format, cache.scales.dtype)
-    else:
-        new = new_BGTC.astype(cache.dtype)
-
-    def put(all_LBGSC, new_BGTC):
-        zero = jnp.int32(0)
-        for row in range(new_BGTC.shape[0]):
-            start = (jnp.asarray(layer, jnp.int32), jnp.int32(row), zero, length_B[row].astype(jnp.int32), zero)
-            all_LBGSC = jax.lax.dynamic_update_slice(all_LBGSC, new_BGTC[None, row : row + 1], start)
-        return all_LBGSC
-
-    return jax.tree.map(put, cache, new)

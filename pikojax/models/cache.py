@@ -5,10 +5,13 @@
 Head-major: the slots of one kv head lie side by side, which is how attention reads them. The keys and the values of all layers are one
 stack each, plain arrays of floats or quantized (`dtype="int8"` or `"int4"`; kernels/kv_formats.py), written in place.
 
-Rolling back is setting lengths: slots beyond a row's length are never read, so nothing is erased or copied. Reserve as many
-spare slots as a speculative round may write past the end: an update that does not fit would be clamped onto older slots.
+With `table_BN` the stacks are pools of blocks, [L, P, G, block, C], and slot s of row b is slot s mod block of block table_BN[b, s ÷ block]:
+rows grow block by block, begin with blocks that they share, and come and go without a copy (infer/pool.py hands the blocks out).
 
-Leaves out: paging, forgetting what a sliding window has left.
+Rolling back is setting lengths: slots beyond a row's length are never read, so nothing is erased or copied. What is written beyond the
+last slot is lost: reserve as many spare slots as a speculative round may write past the end.
+
+Leaves out: forgetting what a sliding window has left.
 """
 
 from dataclasses import dataclass, replace
@@ -19,6 +22,7 @@ import jax.numpy as jnp
 from pikojax.config import require
 from pikojax.kernels import kv_formats
 from pikojax.kernels.kv_formats import QuantizedKV
+from pikojax.kernels.kv_write import kv_write
 
 FLOATS = ("float32", "bfloat16", "float16")
 
@@ -29,10 +33,12 @@ class KVCache:
     k_LBGSC: jax.Array | QuantizedKV
     v_LBGSC: jax.Array | QuantizedKV
     length_B: jax.Array  # int32: slots filled, a row
+    table_BN: jax.Array | None = None  # int32: the row's blocks, in order
 
     @property
     def slots(self) -> int:
-        return jax.tree.leaves(self.k_LBGSC)[0].shape[3]
+        """Of a row."""
+        return jax.tree.leaves(self.k_LBGSC)[0].shape[3] * (1 if self.table_BN is None else self.table_BN.shape[1])
 
     def rollback(self, length_B: jax.Array) -> "KVCache":
         """The same buffers with other (shorter) lengths."""
@@ -40,7 +46,7 @@ class KVCache:
 
 
 def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width: int, dtype) -> KVCache:
-    """`dtype` is float32, bfloat16, float16, or "int8", "int8_g32", "int4"."""
+    """`dtype` is float32, bfloat16, float16, or "int8", "int8_g32", "int4". Of `batch` rows, or, once a table is put in, blocks."""
     name, wanted = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name, (*FLOATS, *kv_formats.OF_CACHE)
     require(name in wanted, f"got a cache in {name}, wanted one of {', '.join(wanted)}; float32 is exact, int8 is smaller")
     shape = (n_layers, batch, n_kv_heads, slots, head_width)
@@ -50,9 +56,9 @@ def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width
 
 def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> KVCache:
     """`layer`'s new keys and values, each row at its own length. Lengths grow once, after the last layer (`advance`)."""
-    keys = kv_formats.write_kv(cache.k_LBGSC, layer, k_BTGC, cache.length_B)
-    values = kv_formats.write_kv(cache.v_LBGSC, layer, v_BTGC, cache.length_B)
-    return KVCache(keys, values, cache.length_B)
+    keys = kv_write(cache.k_LBGSC, layer, k_BTGC, cache.length_B, cache.table_BN)
+    values = kv_write(cache.v_LBGSC, layer, v_BTGC, cache.length_B, cache.table_BN)
+    return replace(cache, k_LBGSC=keys, v_LBGSC=values)
 
 
 def advance(cache: KVCache, n_tokens: int) -> KVCache:

@@ -63,7 +63,7 @@ class Block(nnx.Module):
             y_BTHC = causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT)
         else:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
-            y_BTHC = cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, cache.length_B + T, layer)
+            y_BTHC = cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, cache.length_B + T, layer, None, cache.table_BN)
         return self.out(y_BTHC.reshape(B, T, H * C)), cache
 
     def mlp(self, cfg: GPTConfig, x_BTD):
@@ -119,7 +119,7 @@ def axes(cfg: GPTConfig) -> dict:
     return {**layers.axes(Stem, cfg), "blocks": layers.axes(Block, cfg, stacked=True)}
 
 
-def forward(cfg: GPTConfig, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False):
+def forward(cfg: GPTConfig, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False, pick_B=None):
     B, T = tokens_BT.shape
     start_B = jnp.zeros((B,), jnp.int32) if cache is None else cache.length_B
     positions_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
@@ -136,7 +136,7 @@ def forward(cfg: GPTConfig, params, tokens_BT, cache=None, *, segments_BT=None, 
     x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=keys_L, remat=remat)
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
-    return Output(stem.logits_out(cfg, hidden_BTD), hidden_BTD, {}), cache
+    return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache
 
 
 def new_cache(cfg: GPTConfig, batch: int, slots: int, dtype=jnp.float32) -> kv.KVCache:

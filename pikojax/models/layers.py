@@ -32,7 +32,9 @@ class Output(NamedTuple):
 class Model(NamedTuple):
     config_class: type
     init: Callable  # (cfg, key) → params
-    forward: Callable  # (cfg, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False) → Output, cache
+    # (cfg, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False, pick_B=None) → Output, cache
+    # With `pick_B` the logits are those of that one position a row, [B, 1, V]: the end of a prompt needs no others.
+    forward: Callable
     new_cache: Callable | None  # (cfg, batch, slots, dtype) → cache; None: an encoder
     axes: Callable  # (cfg) → the tree of logical axis names
 
@@ -183,6 +185,11 @@ def activate(x, name: str):
 def embed(table_VD, ids, dtype=jnp.float32):
     """Rows of a table [V, D] as they are, or of a QTensor, whose shape is (D, V), in `dtype`."""
     return lookup(table_VD, ids, dtype) if isinstance(table_VD, QTensor) else jnp.take(table_VD, ids, axis=0, mode="clip")
+
+
+def picked(hidden_BTD, pick_B):
+    """All positions, or one of each row."""
+    return hidden_BTD if pick_B is None else jnp.take_along_axis(hidden_BTD, pick_B[:, None, None], axis=1)
 
 
 def stream_dtype(params: dict):

@@ -71,11 +71,12 @@ class Block(nnx.Module):
             length_B = cache.length_B + T
         if cfg.attention_softcap is not None:
             keys, values = (k_BTGC, v_BTGC) if cache is None else (cache.k_LBGSC, cache.v_LBGSC)
-            y_BTHC = softcapped(cfg, q_BTHC, keys, values, None if cache is None else layer, positions_BT, window, segments_BT)
+            where = (None, None) if cache is None else (layer, cache.table_BN)
+            y_BTHC = softcapped(cfg, q_BTHC, keys, values, where, positions_BT, window, segments_BT)
         elif cache is None:
             y_BTHC = attention.causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT, window)
         else:
-            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window)
+            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window, cache.table_BN)
         return self.out(y_BTHC.reshape(B, T, -1)), cache
 
     def mlp(self, cfg: LlamaConfig, x_BTD):
@@ -97,12 +98,12 @@ def window_of(cfg: LlamaConfig, local):
     return jnp.where(local, cfg.window, 2**30) if isinstance(local, jax.Array) else cfg.window if local else None
 
 
-def softcapped(cfg: LlamaConfig, q_BTHC, keys, values, layer, positions_BT, window, segments_BT):
-    """Gemma 2's attention, by its reference alone; with `layer`, over a cache's stacks."""
-    if layer is None:
+def softcapped(cfg: LlamaConfig, q_BTHC, keys, values, where, positions_BT, window, segments_BT):
+    """Gemma 2's attention, by its reference alone; with a layer, over a cache's stacks. `where`: (layer, block table)."""
+    if where[0] is None:
         k_BGSC, v_BGSC = keys.swapaxes(1, 2), values.swapaxes(1, 2)
     else:
-        k_BGSC, v_BGSC = (one_layer(cache, layer, cfg.d_head).astype(q_BTHC.dtype) for cache in (keys, values))
+        k_BGSC, v_BGSC = (one_layer(cache, where[0], cfg.d_head, where[1]).astype(q_BTHC.dtype) for cache in (keys, values))
     back_BTS = positions_BT[:, :, None] - jnp.arange(k_BGSC.shape[2])[None, None, :]
     mask_BTS = back_BTS >= 0
     if window is not None:
@@ -174,7 +175,7 @@ def axes(cfg: LlamaConfig) -> dict:
     return {**layers.axes(Stem, cfg), "blocks": layers.axes(Block, cfg, stacked=True)}
 
 
-def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False):
+def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None, train_key=None, remat=False, pick_B=None):
     B, T = tokens_BT.shape
     start_B = jnp.zeros((B,), jnp.int32) if cache is None else cache.length_B
     positions_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
@@ -188,7 +189,7 @@ def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None
     x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=local_L, remat=remat)
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
-    return Output(stem.logits_out(cfg, hidden_BTD), hidden_BTD, {}), cache
+    return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache
 
 
 def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> kv.KVCache:

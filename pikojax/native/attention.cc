@@ -1,11 +1,12 @@
-// Decode attention for XLA: checks what it is handed, finds the layer in the stack, and lets attention.h work on XLA's threads.
-// Leaves out: the arithmetic (attention.h).
+// Attention over a cache, and writing into it, for XLA: checks what it is handed, finds the layer in the stack, and lets attention.h
+// and kv_write.h work on XLA's threads. Leaves out: the arithmetic.
 #include "attention.h"
 
 #include <string>
 
 #include "chunks.h"
 #include "export.h"
+#include "kv_write.h"
 
 namespace ffi = xla::ffi;
 
@@ -52,7 +53,7 @@ ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::
     if (k_dims[axis] != v_dims[axis]) return wrong("keys and values differ in shape");
   }
   Problem p = {};
-  p.B = q_dims[0], p.T = q_dims[1], p.H = q_dims[2], p.C = q_dims[3], p.G = k_dims[2];
+  p.B = q_dims[0], p.T = q_dims[1], p.H = q_dims[2], p.C = q_dims[3], p.G = k_dims[2], p.all = p.T;
   if (q.element_count() == 0 || k.element_count() == 0) {
     std::fill_n(out->typed_data(), out->element_count(), 0.0f);
     return ffi::Error::Success();
@@ -69,14 +70,51 @@ ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::
   if (ffi::Error error = open_store(k, k_scales, which, p.C, p.k); error.failure()) return error;
   if (ffi::Error error = open_store(v, v_scales, which, p.C, p.v); error.failure()) return error;
   try {
-    attention::attend(p, static_cast<int>(pool.num_threads()), [&](int64_t n, const auto& run) { for_chunks(pool, n, run); });
+    attention::attend(p, static_cast<int>(pool.num_threads()), [&](int64_t n, const auto& run) { for_chunks(pool, n, run, p.T <= attention::kMostTokens); });
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "decode attention: no memory for its partial results");
   }
   return ffi::Error::Success();
 }
 
+// `data` and `scales` are the buffers of `out_data` and `out_scales`: what is not written stays.
+ffi::Error kv_write(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::AnyBuffer data, ffi::AnyBuffer scales, ffi::Buffer<ffi::S32> lengths,
+                    ffi::BufferR0<ffi::S32> layer, ffi::Buffer<ffi::S32> table, ffi::Result<ffi::AnyBuffer> out_data,
+                    ffi::Result<ffi::AnyBuffer> out_scales, bool rotated) {
+  const auto x_dims = x.dimensions(), dims = data.dimensions(), table_dims = table.dimensions();
+  if (x_dims.size() != 4 || dims.size() != 5 || table_dims.size() != 2) return wrong("a wrong number of axes");
+  if (out_data->untyped_data() != data.untyped_data() || (scales.element_count() > 0 && out_scales->untyped_data() != scales.untyped_data())) {
+    return wrong("the cache has to be written in place");
+  }
+  if (x.element_count() == 0 || data.element_count() == 0) return ffi::Error::Success();
+  attention::Write w = {};
+  w.B = x_dims[0], w.T = x_dims[1], w.G = x_dims[2], w.C = x_dims[3];
+  w.block = dims[3], w.pool = dims[1], w.n_blocks = table_dims[1];
+  if (dims[2] != w.G || static_cast<int64_t>(lengths.element_count()) != w.B) return wrong("heads or lengths do not fit");
+  if (w.n_blocks > 0 ? table_dims[0] != w.B : dims[1] != w.B) return wrong("the batch of cache or block table is not that of what is new");
+  w.S = w.n_blocks > 0 ? w.n_blocks * w.block : w.block;
+  w.x = x.typed_data(), w.lengths = lengths.typed_data(), w.table = w.n_blocks > 0 ? table.typed_data() : nullptr, w.rotated = rotated;
+  const int64_t which = std::clamp<int64_t>(*layer.typed_data(), 0, dims[0] - 1);
+  if (ffi::Error error = open_store(data, scales, which, w.C, w.store); error.failure()) return error;
+  attention::write(w, [&](int64_t n, const auto& run) { for_chunks(pool, n, run); });
+  return ffi::Error::Success();
+}
+
 }  // namespace
+
+PIKOJAX_EXPORT XLA_FFI_Error* pikojax_kv_write(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_kv_write, kv_write,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Arg<ffi::BufferR0<ffi::S32>>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("rotated"));
 
 PIKOJAX_EXPORT XLA_FFI_Error* pikojax_decode_attention(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_decode_attention, decode_attention,

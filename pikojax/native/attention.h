@@ -1,8 +1,8 @@
-// Decode attention over a cache: o = softmax(q·kᵀ · scale)·v for up to a few rows of queries, each slot read once.
+// Attention over a cache: o = softmax(q·kᵀ · scale)·v; each slot is read once for every 16 tokens.
 //   tile by tile:  most = max(scores);  p = 2^(scores − most);  top' = max(top, most);  fade = 2^(top − top');  share = 2^(most − top')
 //                  sum = sum · fade + share · Σ p;   o = o · fade + share · p·v
 // One piece of work is a split (2,048 slots) of one batch row and kv head: its keys and values serve all query heads of that kv head and
-// all T tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
+// 16 tokens while they lie in the first-level cache. Pieces are added up in order, whoever finished first.
 // Knows nothing of XLA: `parallel(n, run)` calls run(0 … n − 1) on `threads` threads. Leaves out: gradients, dropout, masks of other shapes.
 #pragma once
 #include <atomic>
@@ -49,6 +49,7 @@ inline void exp2_of_eight(Four a, Four b, float* out) {
 }
 
 struct Piece {
+  const Problem* p;  // of its tokens alone
   int64_t b, g, split;
 };
 
@@ -86,9 +87,9 @@ inline void rotate(float* x, int64_t C) {
 
 // Query rows [rows, padded C] of one kv head, scaled so that 2^score is the weight.
 inline void gather_queries(const Problem& p, int64_t b, int64_t g, float* out) {
-  const int64_t R = p.H / p.G, padded = FloatTiles::padded(p.C);
+  const int64_t padded = FloatTiles::padded(p.C);
   for (int64_t m = 0; m < p.rows(); ++m, out += padded) {
-    std::memcpy(out, p.q + ((b * p.T + m / R) * p.H + g * R + m % R) * p.C, p.C * sizeof(float));
+    std::memcpy(out, p.q + p.row_at(b, g, m), p.C * sizeof(float));
     std::fill(out + p.C, out + padded, 0.0f);
     if (p.rotated) rotate(out, p.C);
     for (int64_t c = 0; c < p.C; ++c) out[c] *= p.scale * 1.44269504f;
@@ -105,7 +106,7 @@ struct Partial {
 template <typename Tiles>
 class Attend {
  public:
-  Attend(const Problem& p, Piece piece, Partial out) : p_(p), piece_(piece), out_(out) {}
+  Attend(Piece piece, Partial out) : p_(*piece.p), piece_(piece), out_(out) {}
 
   void run() {
     const int64_t rows = p_.rows(), q_floats = (rows * FloatTiles::padded(p_.C) + 15) / 16 * 16;
@@ -193,13 +194,13 @@ class Attend {
 
 // Adds up a batch row and kv head's pieces, in order (into the first one). A query row that saw nothing gets zeros.
 template <typename Tiles>
-void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
-  const int64_t rows = p.rows(), R = p.H / p.G, width = Tiles::width(p), stride = Partial::floats(rows, width);
+void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t stride, int64_t n) {
+  const int64_t rows = p.rows(), R = p.H / p.G, width = Tiles::width(p);
   for (int64_t m = 0; m < rows; ++m) {
     float top = kNothing, sum = 0;
     const auto part = [&](int64_t i) { return Partial(partials + i * stride, rows); };
     for (int64_t i = 0; i < n; ++i) top = std::max(top, part(i).top[m]);
-    float* out = p.out + ((b * p.T + m / R) * p.H + g * R + m % R) * p.C;
+    float* out = p.out + p.row_at(b, g, m);
     std::fill(out, out + p.C, 0.0f);
     if (n == 0 || seen_by(p, b, m / R).empty()) continue;  // not by `top`: a row of NaN leaves it as it was, and must give NaN
     float* o = part(0).o + m * width;
@@ -213,33 +214,46 @@ void merge(const Problem& p, int64_t b, int64_t g, float* partials, int64_t n) {
 }
 
 template <typename Tiles, typename Parallel>
-void attend_with(const Problem& p, int threads, const Parallel& parallel) {
+void attend_with(const Problem& whole, int threads, const Parallel& parallel) {
+  std::vector<Problem> parts;  // 16 tokens each
+  for (int64_t t = 0; t < whole.T; t += kMostTokens) {
+    parts.push_back(whole);
+    parts.back().first = whole.first + t;
+    parts.back().T = std::min(kMostTokens, whole.T - t);
+  }
   std::vector<Piece> pieces;
-  std::vector<int64_t> first_piece;  // of each batch row and kv head
-  for (int64_t head = 0; head < p.B * p.G; ++head) {
-    const Range seen = seen_by_any(p, head / p.G);
+  std::vector<int64_t> first_piece;  // of each part, batch row and kv head
+  const int64_t heads = whole.B * whole.G, all_heads = heads * static_cast<int64_t>(parts.size());
+  for (int64_t head = 0; head < all_heads; ++head) {
+    const Problem& p = parts[head / heads];
+    const int64_t b = head % heads / p.G, g = head % p.G;
+    const Range seen = seen_by_any(p, b);
     first_piece.push_back(pieces.size());
     if (seen.empty()) continue;
-    for (int64_t split = seen.first / kSplit; split * kSplit < seen.end; ++split) pieces.push_back({head / p.G, head % p.G, split});
+    for (int64_t split = seen.first / kSplit; split * kSplit < seen.end; ++split) pieces.push_back({&p, b, g, split});
   }
   first_piece.push_back(pieces.size());
-  const int64_t floats = Partial::floats(p.rows(), Tiles::width(p));
+  const int64_t floats = Partial::floats(parts[0].rows(), Tiles::width(whole));
   std::unique_ptr<float[]> partials(new float[pieces.size() * floats + 1]);
-  std::vector<std::atomic<int64_t>> left(p.B * p.G);
-  for (int64_t head = 0; head < p.B * p.G; ++head) {
+  std::vector<std::atomic<int64_t>> left(all_heads);
+  const auto merge_head = [&](int64_t head) {
+    const int64_t first = first_piece[head];
+    merge<Tiles>(parts[head / heads], head % heads / whole.G, head % whole.G, partials.get() + first * floats, floats, first_piece[head + 1] - first);
+  };
+  for (int64_t head = 0; head < all_heads; ++head) {
     left[head] = first_piece[head + 1] - first_piece[head];
-    if (left[head] == 0) merge<Tiles>(p, head / p.G, head % p.G, nullptr, 0);
+    if (left[head] == 0) merge_head(head);
   }
   std::atomic<bool> failed{false};  // an exception must not leave a thread of the pool
   const auto run = [&](size_t i) {
     const Piece piece = pieces[i];
-    const int64_t head = piece.b * p.G + piece.g, first = first_piece[head];
+    const int64_t head = (piece.p - parts.data()) * heads + piece.b * whole.G + piece.g;
     try {
-      Attend<Tiles>(p, piece, Partial(partials.get() + i * floats, p.rows())).run();
+      Attend<Tiles>(piece, Partial(partials.get() + i * floats, piece.p->rows())).run();
     } catch (const std::bad_alloc&) {
       failed = true;
     }
-    if (--left[head] == 0) merge<Tiles>(p, piece.b, piece.g, partials.get() + first * floats, first_piece[head + 1] - first);
+    if (--left[head] == 0) merge_head(head);
   };
   const std::vector<size_t> bounds = stretches(pieces.size(), 1, threads);
   parallel(static_cast<int64_t>(bounds.size()) - 1, [&](int64_t stretch) {

@@ -1,7 +1,7 @@
 // What one call of decode attention is asked, where a slot lies, and how the work is cut.
 //   query row t of batch row b stands at position length[b] − T + t and sees the slots (position − window, position]
 // Slots are taken in tiles of 64 and tiles in splits of 2,048, both counted from slot 0: what a row's sum looks like depends on
-// nothing but the row, neither on the batch nor on the threads.
+// nothing but the row, neither on the batch, nor on how many rows there are, nor on the threads.
 // Leaves out: checking shapes (attention.cc); wrong lengths, layers and block numbers are clamped here, so that none reads astray.
 #pragma once
 #include <algorithm>
@@ -11,6 +11,7 @@ namespace attention {
 
 constexpr int kTile = 64;
 constexpr int64_t kSplit = 2048;
+constexpr int64_t kMostTokens = 16;  // that a piece of work serves at once: their sums stay in the first-level cache
 constexpr int kGroup = 32;  // values that share a scale, in the formats that have more than one a slot
 
 enum class Kind { float32, bfloat16, int8, int4 };
@@ -27,6 +28,7 @@ struct Store {
 
 struct Problem {
   int64_t B, T, H, G, C, S;
+  int64_t first, all;  // of `all` tokens these are the T from `first` on
   int64_t window;  // 0: none
   float scale;
   bool rotated;  // the keys are rotated: rotate the queries too
@@ -37,7 +39,11 @@ struct Problem {
   Store k, v;
   float* out;
 
-  int64_t rows() const { return T * (H / G); }  // query rows of one kv head: row m is token m / R, head g · R + m % R
+  int64_t rows() const { return T * (H / G); }  // query rows of one kv head: row m is token first + m / R, head g · R + m % R
+  int64_t row_at(int64_t b, int64_t g, int64_t m) const {  // where row m stands in q and out
+    const int64_t R = H / G;
+    return ((b * all + first + m / R) * H + g * R + m % R) * C;
+  }
 };
 
 struct Range {
@@ -46,8 +52,8 @@ struct Range {
 };
 
 inline Range seen_by(const Problem& p, int64_t b, int64_t t) {
-  const int64_t length = std::clamp<int64_t>(p.lengths[b], 0, p.S), end = length - p.T + t + 1;
-  return {p.window == 0 ? 0 : std::max<int64_t>(0, end - p.window), std::max<int64_t>(0, end)};
+  const int64_t length = std::clamp<int64_t>(p.lengths[b], 0, p.S + p.all - 1), end = length - p.all + p.first + t + 1;
+  return {p.window == 0 ? 0 : std::max<int64_t>(0, end - p.window), std::clamp<int64_t>(end, 0, p.S)};
 }
 
 inline Range seen_by_any(const Problem& p, int64_t b) { return {seen_by(p, b, 0).first, seen_by(p, b, p.T - 1).end}; }

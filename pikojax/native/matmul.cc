@@ -37,7 +37,7 @@ static ffi::Error matmul(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buf
   p.x = x.typed_data(), p.out = out->typed_data();
   p.tiles = tiles.typed_data() + which * p.n_tiles() * bytes;
   if (scratch->element_count() < scratch_bytes(p)) return ffi::Error::InvalidArgument("the native product got too little scratch memory");
-  multiply(*format, p, scratch->typed_data(), (int)pool.num_threads(), [&](int64_t chunks, const auto& run) { for_chunks(pool, chunks, run); });
+  multiply(*format, p, scratch->typed_data(), (int)pool.num_threads(), [&](int64_t chunks, const auto& run) { for_chunks(pool, chunks, run, p.m <= kFewRows); });
   return ffi::Error::Success();
 }
 

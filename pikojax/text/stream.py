@@ -147,15 +147,15 @@ def stages(tree: dict | None) -> list:
     if tree is None:
         return [Each(lambda token, first: token if first else f" {token}")]
     made, fused = [], False
-    for part in _flat(tree):
+    for part in flat(tree):
         kind = part["type"]
         made += _fused_stage(part) if fused else _stage(part)
         fused = fused or kind in ("Fuse", "ByteLevel")
     return made
 
 
-def _flat(tree: dict) -> list[dict]:
-    return [part for inner in tree["decoders"] for part in _flat(inner)] if tree["type"] == "Sequence" else [tree]
+def flat(tree: dict) -> list[dict]:
+    return [part for inner in tree["decoders"] for part in flat(inner)] if tree["type"] == "Sequence" else [tree]
 
 
 def _stage(part: dict) -> list:

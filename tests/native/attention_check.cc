@@ -71,7 +71,7 @@ double run(const Case& a) {
   Exact<uint16_t> halves[2] = {Exact<uint16_t>(rows * a.n_scales), Exact<uint16_t>(rows * a.n_scales)};
   Exact<float> singles[2] = {Exact<float>(rows * a.n_scales), Exact<float>(rows * a.n_scales)};
   Problem p = {};
-  p.B = B, p.T = a.T, p.H = a.H, p.G = a.G, p.C = a.C, p.window = a.window, p.scale = 1 / std::sqrt(float(a.C));
+  p.B = B, p.T = p.all = a.T, p.H = a.H, p.G = a.G, p.C = a.C, p.window = a.window, p.scale = 1 / std::sqrt(float(a.C));
   p.rotated = a.kind == Kind::int4;
   p.block = a.block ? a.block : a.S, p.n_blocks = n_blocks, p.pool = pool, p.S = a.block ? n_blocks * a.block : a.S;
   for (int i = 0; i < 2; ++i) {
@@ -118,6 +118,7 @@ int main() {
       {Kind::int8, 4, 7, 1, 80, 129, 0, 50, 1, false},   {Kind::int8, 3, 3, 3, 33, 70, 7, 0, 1, true},     {Kind::int8, 2, 5, 1, 96, 64, 0, 0, 3, true},
       {Kind::int8, 16, 2, 1, 1, 40, 0, 0, 1, true},      {Kind::int8, 2, 4, 2, 128, 100, 64, 0, 4, false}, {Kind::int4, 1, 4, 1, 64, 200, 0, 0, 2, true},
       {Kind::int4, 5, 2, 2, 80, 63, 0, 0, 3, true},      {Kind::int4, 2, 3, 1, 32, 129, 5, 40, 1, false},  {Kind::int4, 1, 2, 1, 6, 90, 0, 0, 1, true},
+      {Kind::int8, 37, 4, 2, 64, 150, 64, 0, 1, true},   {Kind::float32, 21, 3, 1, 24, 90, 0, 30, 0, true},
   };
   double worst = 0;
   for (const Case& each : cases) {

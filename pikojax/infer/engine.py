@@ -1,0 +1,373 @@
+"""The engine: many requests at once over one pooled cache, token by token. The only mutable state of serving.
+
+    step():  admit     waiting requests take a slot and the blocks they will need; a beginning that is known is shared, not read
+             read      one block of one prompt, so that a long one holds the others up by no more
+             write     a few rounds of decode for all rows that are writing, as many as a moment allows
+
+    engine = Engine.load("model.gguf")
+    engine.generate("Once upon a time", max_tokens=50).text
+    for piece in engine.stream("Once upon a time"): print(piece, end="")
+    handle = engine.submit("Once …"); …; handle.cancel()            others go on
+
+What a row needs lies on the host between two steps (length, blocks, settings, key); on the device lie weights and cache. So a row costs
+nothing when it has left, and a call holds just the rows that write, padded to a power of two. Since a row's bits do not depend on what
+stands beside it, nor on how its prompt was cut, a request's text is the same alone and in any company.
+
+Whoever reads a handle drives the engine, one step at a time under its lock; nothing runs when nobody asks. Steps may be made from
+several threads.
+
+Leaves out: HTTP (serve/), several devices, taking blocks away from a running request (each reserves what it may need).
+"""
+
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pikojax.config import UserError, require
+from pikojax.infer import constrained, decode, pool, rows, speculation
+from pikojax.infer.request import Generation, Options, Piece, Request, check_length, prompt_ids
+from pikojax.models.cache import KVCache
+from pikojax.models.layers import Model
+from pikojax.qtensor import QTensor
+
+FIRST_ROUNDS = 4  # of the first call, before a round's time is known
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    slots: int = 8  # requests that write at the same time
+    queue: int = 256  # requests that may wait
+    context: int | None = None  # the model's own
+    cache: str = "auto"  # int8 where weights are quantized, float32 elsewhere; or float32, bfloat16, int8, int8_g32, int4
+    cache_tokens: int | None = None  # room for so many tokens of all requests together; `slots` whole contexts, up to a quarter of memory
+    remember: bool = True  # beginnings that may come again
+    speculative: str = "off"  # lookup, early-exit[=LAYERS], heads, draft=MODEL
+    step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most
+
+
+class Busy(UserError):
+    """The queue is full."""
+
+
+class Handle:
+    """A request that was submitted. Iterating gives its text as it comes."""
+
+    def __init__(self, engine: "Engine", request: Request):
+        self._engine, self._request = engine, request
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece.text for piece in self.pieces() if piece.text)
+
+    def pieces(self) -> Iterator[Piece]:
+        while True:
+            while self._request.pieces:
+                yield self._request.pieces.popleft()
+            if self._request.stopped is not None:
+                break
+            self._engine._step_for(self._request)
+        if self._request.error is not None:
+            raise self._request.error
+
+    def result(self) -> Generation:
+        """The whole, once it is there."""
+        for _ in self.pieces():
+            pass
+        return self._request.result()
+
+    def cancel(self) -> None:
+        """Ends it; its slot is free when this returns."""
+        self._engine._cancel(self._request)
+
+    @property
+    def done(self) -> bool:
+        return self._request.stopped is not None
+
+
+class Engine:
+    def __init__(self, model: Model, cfg, params, tokenizer=None, config: EngineConfig = EngineConfig(), *, framed=False, eos_ids=None,
+                 drafter=None):  # fmt: skip
+        """`drafter`: a `speculation.Speculation`, in place of the one that the config names."""
+        require(model.new_cache is not None, "the model is an encoder, which expects no next token; give one that writes")
+        require(config.slots >= 1 and config.queue >= 0, f"slots = {config.slots}, queue = {config.queue}; give 1 or more, and 0 or more")
+        self.model, self.cfg, self.config, self.tokenizer, self.framed = model, cfg, config, tokenizer, framed
+        self.params = decode.ready(params)
+        own = () if tokenizer is None or tokenizer.eos_id is None else (tokenizer.eos_id,)
+        self.eos_ids = tuple(own if eos_ids is None else eos_ids)
+        self.context = cfg.context if config.context is None else config.context
+        require(1 <= self.context <= cfg.context, f"context = {self.context}; the model holds up to {cfg.context}")
+        self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params)
+        self.n_table = -(-(self.context + 1) // pool.BLOCK)
+        self.dtype = _cache_dtype(config.cache, self.params)
+        self.pool = pool.Pool(1 + self._n_blocks(), config.remember)
+        self.cache = model.new_cache(cfg, self.pool.n_blocks, pool.BLOCK, self.dtype)
+        self.draft_cache = self.speculation.new_cache(self.pool.n_blocks, self.dtype) if self.speculation else None
+        self.waiting: deque[Request] = deque()
+        self.reading: deque[Request] = deque()
+        self.writing: list[Request] = []
+        self.costs: dict[int, speculation.Costs] = {}
+        self._words = None
+        self._compiled: set = set()
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(cls, path, device: str = "auto", config: EngineConfig = EngineConfig()) -> "Engine":
+        """Of anything that `pikojax.load` opens."""
+        if device != "auto":
+            here = jax.default_backend()
+            require(device == here, f"device = {device}, but JAX computes on {here} in this process; start it with pikojax --device {device}")
+        from pikojax.formats.load import load
+
+        return cls.of(load(path), config)
+
+    @classmethod
+    def of(cls, loaded, config: EngineConfig = EngineConfig()) -> "Engine":
+        loaded.must_foretell()
+        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed)
+
+    # ------------------------------------------------------------ asking
+
+    def generate(self, prompt: str | Sequence[int], *, stream: bool = False, **options):
+        """A `Generation`; with `stream` an iterator over its text."""
+        handle = self.submit(prompt, **options)
+        return iter(handle) if stream else handle.result()
+
+    def stream(self, prompt: str | Sequence[int], **options) -> Iterator[str]:
+        return self.generate(prompt, stream=True, **options)
+
+    def submit(self, prompt: str | Sequence[int], **options) -> Handle:
+        """Text, or token ids. Mistakes and a full queue are told at once."""
+        asked = Options(**options)
+        asked.check(self.cfg.vocab_size)
+        require(not asked.stop or self.tokenizer is not None, "stop strings need a tokenizer, and this model has none; give stop_ids")
+        if isinstance(prompt, str):
+            require(self.tokenizer is not None, "this model has no tokenizer; give the prompt as token ids")
+            ids = prompt_ids(self.tokenizer, prompt, self.context, self.framed)
+        else:
+            ids = [int(i) for i in prompt]
+            require(bool(ids), "the prompt has no tokens; give one or more")
+            wrong = [i for i in ids if not 0 <= i < self.cfg.vocab_size]
+            require(not wrong, f"token {wrong[0] if wrong else 0} is none of the model's {self.cfg.vocab_size}; use its own tokenizer")
+            check_length(ids, self.context)
+        request = Request(ids, ids if prompt else [], asked, self.tokenizer, self.eos_ids, self.cfg, self._constraint(asked))
+        needed = self._blocks_of(request)
+        most = self.pool.n_blocks - 1
+        require(needed <= most, f"the request needs {needed * pool.BLOCK} tokens of cache, there are {most * pool.BLOCK}; raise cache_tokens")
+        with self._lock:
+            if len(self.waiting) >= self.config.queue and len(self.reading) + len(self.writing) >= self.config.slots:
+                raise Busy(f"{len(self.waiting)} requests are waiting already; try again later, or raise queue")
+            self.waiting.append(request)
+        return Handle(self, request)
+
+    def _constraint(self, asked: Options):
+        if not asked.constrained:
+            return None
+        require(self.tokenizer is not None, "constrained output needs a tokenizer, and this model has none; leave the constraint out")
+        if self._words is None:
+            self._words = constrained.vocabulary(self.tokenizer, self.cfg.vocab_size, self.eos_ids)
+        forms = {name: getattr(asked, name) for name in ("json_schema", "regex", "choices", "grammar")}
+        return constrained.make_constraint(self._words, **forms)
+
+    # ------------------------------------------------------------ a step
+
+    def step(self) -> bool:
+        """Does what is to be done next. → whether there was anything."""
+        with self._lock:
+            self._admit()
+            if self.reading:
+                self._guarded(self._read, [self.reading[0]])
+            if self.writing:
+                self._guarded(self._write, list(self.writing))
+            for request in [r for r in (*self.reading, *self.writing) if r.stopped is not None]:
+                self._leave(request)
+            return bool(self.waiting or self.reading or self.writing)
+
+    def run(self) -> None:
+        """Until nothing is left to do."""
+        while self.step():
+            pass
+
+    def _step_for(self, request: Request) -> None:
+        with self._lock:
+            if not request.pieces and request.stopped is None:  # another thread's step may have served it
+                self.step()
+
+    def _guarded(self, work, requests: list[Request]) -> None:
+        """What goes wrong on the device ends the requests it was for, and no others."""
+        try:
+            work(requests)
+        except Exception as error:  # noqa: BLE001 – it is handed to those who asked
+            for request in requests:
+                request.error = error
+                request.end("failed")
+
+    def _admit(self) -> None:
+        while self.waiting and len(self.reading) + len(self.writing) < self.config.slots:
+            request = self.waiting[0]
+            if not self._seat(request):
+                return
+            self.waiting.popleft()
+            self.reading.append(request)
+
+    def _seat(self, request: Request) -> bool:
+        """Gives it blocks, those that know its beginning first; at least one token is left to be read."""
+        known = self.pool.match(request.window[:-1])
+        own = self.pool.take(self._blocks_of(request) - len(known))
+        if own is None:
+            self.pool.release(known)
+            return False
+        request.blocks = known + own
+        request.length = request.read = len(known) * pool.BLOCK
+        request.cached_tokens += request.length
+        return True
+
+    def _blocks_of(self, request: Request) -> int:
+        whole = min(len(request.window) + request.left, self.context)
+        return -(-whole // pool.BLOCK)
+
+    def _leave(self, request: Request) -> None:
+        for group in (self.reading, self.writing):
+            if request in group:
+                group.remove(request)
+        if request.stopped != "failed":
+            self.pool.publish(request.window[: request.length], request.blocks)
+        self.pool.release(request.blocks)
+        request.blocks = []
+
+    def _cancel(self, request: Request) -> None:
+        with self._lock:
+            request.end("cancelled")
+            if request in self.waiting:
+                self.waiting.remove(request)
+            elif request in self.reading or request in self.writing:
+                self._leave(request)
+
+    # ------------------------------------------------------------ reading a prompt
+
+    def _read(self, requests: list[Request]) -> None:
+        (request,) = requests
+        left = len(request.window) - request.read
+        n = min(left, decode.BLOCK)
+        tokens_BT = decode.padded(np.asarray([request.window], np.int32), request.read, n, decode.BLOCK)
+        view, n_B = self._view([request], 1), np.asarray([n], np.int32)
+        nothing_BV = jnp.zeros((1, self.cfg.vocab_size), jnp.float32)
+        logits_BV, hidden_BTD, view = decode.extend(self.model.forward, self.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
+        self._keep(view)
+        if self.speculation:
+            self.speculation.read(self, request, tokens_BT, n_B, hidden_BTD)
+        request.read += n
+        request.length = request.read
+        if request.read < len(request.window):
+            return
+        how, extras = rows.how([request], self.model.forward, self.cfg, None), rows.extras([request], 1, self.cfg.vocab_size)
+        position_B = np.asarray([len(request.ids)], np.int32)
+        token_B, told = decode.first(how, logits_BV, request.key[None], position_B, request.settings, *extras)
+        self.reading.popleft()
+        self.writing.append(request)
+        request.accept(np.asarray(token_B).tolist(), jax.tree.map(np.asarray, told))
+        self._make_room(request)
+
+    def _make_room(self, request: Request) -> None:
+        """At the context's end: the last half of the window is read again, or the text ends."""
+        if request.stopped is not None or request.length < self.context:
+            return
+        if not request.options.slide:
+            return request.end("context")
+        self.pool.release(request.blocks)
+        request.window = request.window[-max(1, self.context // 2) :]
+        self.writing.remove(request)
+        self._seat(request)  # never more blocks than it has just given back
+        self.reading.append(request)
+
+    # ------------------------------------------------------------ writing
+
+    def _write(self, requests: list[Request]) -> None:
+        batch, held = decode.power_of_two(len(requests)), any(r.constraint is not None for r in requests)
+        spec = None if held else self.speculation
+        how = rows.how(requests, self.model.forward, self.cfg, spec.drafter if spec else None)
+        costs = self.costs.setdefault((batch, bool(spec)), speculation.Costs(how.drafter.widths if spec else (0,)))
+        program, state, run = self._call(how, requests, batch, spec, costs)
+        moment_s = self.config.step_s / (3 if self.reading or self.waiting else 1)
+        n_rounds = 1 if held else costs.rounds_in(moment_s, FIRST_ROUNDS, decode.CHUNK)  # a mask holds for one token
+        if program not in self._compiled:  # without a round, so that a round's time is its own
+            _, state = run(state, 0)
+            self._compiled.add(program)
+        began_s = time.perf_counter()
+        drawn, state = run(state, n_rounds)
+        drawn = jax.tree.map(np.asarray, drawn)
+        self._keep(state.cache)
+        costs.learn(drawn.rounds_W, seconds := time.perf_counter() - began_s)
+        if spec:
+            spec.leave(self, requests, state)
+        state = jax.tree.map(np.asarray, state._replace(cache=None, draft=None, seen=None)), np.asarray(state.cache.length_B)
+        for i, request in enumerate(requests):
+            try:
+                self._take(request, i, drawn, *state, seconds)
+            except Exception as error:  # noqa: BLE001 – one request's text or constraint is no other's trouble
+                request.error = error
+                request.end("failed")
+
+    def _call(self, how: decode.How, requests: list[Request], batch: int, spec, costs):
+        """(what is compiled for it, the state, what decodes it by so many rounds)"""
+        row = functools.partial(rows.rows, requests, batch)
+        seen, bias_BV, allowed_BV = rows.extras(requests, batch, self.cfg.vocab_size)
+        done_B = row(lambda r: False, True, bool)
+        state = decode.State(self._view(requests, batch), row(lambda r: r.window[-1], 0), row(lambda r: len(r.ids), 0), done_B, seen)
+        if spec:
+            right_B, tested_B = row(lambda r: r.right, 0, np.float32), row(lambda r: r.tested, 0, np.float32)
+            state = state._replace(draft=spec.enter(self, requests, batch), right_B=right_B, tested_B=tested_B)
+        budget_B = row(lambda r: min(decode.CHUNK, r.left, self.context - r.length), 0)
+        fixed = rows.settings(requests, batch), rows.keys(requests, batch), rows.stops(requests, batch), budget_B
+        weights = self.params, spec.params if spec else None
+        costs_W = costs.each.astype(np.float32) if spec else None
+        program = how, batch, fixed[2].shape, *(extra is None for extra in (seen, bias_BV, allowed_BV))
+        return program, state, lambda state, n: decode.decode(how, *weights, state, *fixed, np.int32(n), costs_W, bias_BV, allowed_BV)
+
+    def _take(self, request: Request, i: int, drawn: decode.Drawn, state: decode.State, length_B, seconds: float) -> None:
+        """What row i of a call has brought the request."""
+        n = int(drawn.count_B[i])
+        request.length = int(length_B[i])
+        request.timed = [request.timed[0] + n, request.timed[1] + seconds]
+        if state.right_B is not None:
+            request.right, request.tested = float(state.right_B[i]), float(state.tested_B[i])
+            request.rounds, request.kept = request.rounds + int(drawn.rounds_B[i]), request.kept + n
+        request.accept(drawn.tokens_BN[i, :n].tolist(), jax.tree.map(lambda x: x[i], drawn.told))
+        self._make_room(request)
+
+    # ------------------------------------------------------------ the cache
+
+    def _view(self, requests: list[Request], batch: int) -> KVCache:
+        """The pool as these rows see it. A row that is none writes where nothing is kept."""
+        length_B, table_BN = rows.rows(requests, batch, lambda r: r.length, 0), rows.block_table(requests, batch, self.n_table)
+        return KVCache(self.cache.k_LBGSC, self.cache.v_LBGSC, jnp.asarray(length_B), jnp.asarray(table_BN))
+
+    def _keep(self, view: KVCache) -> None:
+        self.cache = KVCache(view.k_LBGSC, view.v_LBGSC, self.cache.length_B)
+
+    def _n_blocks(self) -> int:
+        """A quarter of memory at most, and one whole context at least."""
+        whole = -(-self.context // pool.BLOCK)
+        if self.config.cache_tokens is not None:
+            return max(1, -(-self.config.cache_tokens // pool.BLOCK))
+        one = jax.eval_shape(lambda: self.model.new_cache(self.cfg, 1, pool.BLOCK, self.dtype))
+        block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+        return min(self.config.slots * whole, max(whole, _memory_bytes() // 4 // block_bytes))
+
+
+def _memory_bytes() -> int:
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cache_dtype(name: str, params) -> str:
+    if name != "auto":
+        return name
+    quantized = any(isinstance(leaf, QTensor) for leaf in jax.tree.leaves(params["blocks"], is_leaf=lambda x: isinstance(x, QTensor)))
+    return "int8" if quantized else "float32"

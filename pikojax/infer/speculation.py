@@ -1,0 +1,161 @@
+"""A drafter by its name, what it needs of an engine, and what its rounds cost.
+
+    off | lookup | early-exit[=LAYERS] | heads | draft=MODEL
+
+Leaves out: the guessing itself (drafters.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from pikojax.config import UserError, require
+from pikojax.infer import decode, drafters, pool, rows
+from pikojax.models.cache import KVCache
+from pikojax.models.layers import Model
+
+NAMES = "off, lookup, early-exit, early-exit=LAYERS, heads, draft=MODEL"
+
+
+class Speculation:
+    """The base of those below serves a drafter that keeps nothing."""
+
+    params: Any = None
+
+    def __init__(self, drafter):
+        self.drafter = drafter
+
+    def new_cache(self, n_blocks: int, dtype):
+        return None
+
+    def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
+        """A block of the request's prompt has been read."""
+
+    def enter(self, engine, requests, batch: int):
+        """`state.draft` for a call."""
+        return None
+
+    def leave(self, engine, requests, state) -> None:
+        """What of it a request keeps."""
+
+
+class OfText(Speculation):
+    """For `drafters.Lookup`."""
+
+    def enter(self, engine, requests, batch: int):
+        S = engine.n_table * pool.BLOCK + max(self.drafter.widths) + 1
+        text_BS, length_B = np.zeros((batch, S), np.int32), np.zeros(batch, np.int32)
+        for i, request in enumerate(requests):
+            text_BS[i, : len(request.window)] = request.window
+            length_B[i] = len(request.window)
+        return text_BS, length_B
+
+
+class OfModel(Speculation):
+    """For `drafters.DraftModel`: its cache has the same blocks as the large model's, so what a row shares there it shares here."""
+
+    def __init__(self, drafter, model: Model, params):
+        super().__init__(drafter)
+        self.model, self.params = model, params
+
+    def new_cache(self, n_blocks: int, dtype):
+        return self.model.new_cache(self.drafter.cfg, n_blocks, pool.BLOCK, dtype)
+
+    def _view(self, engine, view: KVCache, less: int) -> KVCache:
+        mine = engine.draft_cache
+        return KVCache(mine.k_LBGSC, mine.v_LBGSC, jnp.maximum(view.length_B - less, 0), view.table_BN)
+
+    def _keep(self, engine, view: KVCache) -> None:
+        engine.draft_cache = KVCache(view.k_LBGSC, view.v_LBGSC, engine.draft_cache.length_B)
+
+    def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
+        view = self._view(engine, engine._view([request], 1), 0)
+        nothing_BV = jnp.zeros((1, self.drafter.cfg.vocab_size), jnp.float32)
+        _, _, view = decode.extend(self.drafter.forward, self.drafter.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
+        self._keep(engine, view)
+
+    def enter(self, engine, requests, batch: int):
+        before_B = rows.rows(requests, batch, lambda r: r.window[-2], 0)
+        return self._view(engine, engine._view(requests, batch), 1), before_B
+
+    def leave(self, engine, requests, state) -> None:
+        self._keep(engine, state.draft[0])
+
+
+class OfHidden(Speculation):
+    """For `drafters.Heads`."""
+
+    def __init__(self, drafter, params):
+        super().__init__(drafter)
+        self.params = params
+
+    def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
+        request.draft = np.asarray(hidden_BTD[0, int(n_B[0]) - 1], np.float32)
+
+    def enter(self, engine, requests, batch: int):
+        return rows.rows(requests, batch, lambda r: r.draft, np.zeros(engine.cfg.d_model), np.float32)
+
+    def leave(self, engine, requests, state) -> None:
+        for request, hidden_D in zip(requests, np.asarray(state.draft)):
+            request.draft = hidden_D
+
+
+def make(name: str, model: Model, cfg, params) -> Speculation | None:
+    kind, _, value = name.partition("=")
+    if name == "off":
+        return None
+    if name == "lookup":
+        return OfText(drafters.Lookup())
+    if kind == "early-exit":
+        n_layers = int(value) if value.isdigit() else 0 if value else max(1, cfg.n_layers // 4)
+        require(0 < n_layers < cfg.n_layers, f"speculative = {name}; the model has {cfg.n_layers} layers, give fewer, as early-exit={max(1, cfg.n_layers // 4)}")
+        return Speculation(drafters.EarlyExit(n_layers))
+    if kind == "draft" and value:
+        from pikojax.formats.load import load
+
+        small = load(value)
+        small.must_foretell()
+        same = small.config.vocab_size == cfg.vocab_size
+        require(same, f"{value} has {small.config.vocab_size} tokens, the model {cfg.vocab_size}; a draft model needs the same vocabulary")
+        return OfModel(drafters.DraftModel(small.model.forward, small.config), small.model, decode.ready(small.params))
+    if kind == "heads":
+        raise UserError("speculative = heads needs a model with trained heads; give early-exit or lookup")
+    raise UserError(f"speculative = {name} is unknown; choose from {NAMES}")
+
+
+@dataclass
+class Costs:
+    """Seconds of a round of each width, learnt from calls that mix them: the least squares of rounds_W · each = seconds, the older ones
+    fading, held near a guess where nothing was seen."""
+
+    widths: tuple[int, ...]
+    ROW = 0.07  # the guess: what one more row costs of a round
+    FADE = 0.9
+
+    def __post_init__(self):
+        self.guess = 1 + self.ROW * np.asarray(self.widths, np.float64)
+        self.products, self.sums = np.zeros((len(self.widths),) * 2), np.zeros(len(self.widths))
+        self.known = False
+
+    @property
+    def each(self) -> np.ndarray:
+        if not self.known:
+            return self.guess
+        scale = self.sums @ self.guess / (self.guess @ self.products @ self.guess)  # of the guess that fits best
+        near = 1e-2 * np.trace(self.products) / len(self.widths)
+        found = np.linalg.solve(self.products + near * np.eye(len(self.widths)), self.sums + near * scale * self.guess)
+        return np.maximum(found, 0.5 * scale)
+
+    def learn(self, rounds_W: np.ndarray, seconds: float) -> None:
+        rounds_W = rounds_W.astype(np.float64)
+        if rounds_W.sum() == 0:
+            return
+        weight = 1 / rounds_W.sum()  # a long call is no more certain about a round than a short one
+        self.products = self.FADE * self.products + weight * np.outer(rounds_W, rounds_W)
+        self.sums = self.FADE * self.sums + weight * rounds_W * seconds
+        self.known = True
+
+    def rounds_in(self, seconds: float, at_first: int, most: int) -> int:
+        return at_first if not self.known else int(np.clip(seconds / self.each[0], 1, most))
