@@ -42,7 +42,7 @@ middle.set_ylabel("perplexity above float32, %")
 label(right, "How much text to calibrate on (q4_0)", "tokens", "KL divergence")
 amounts = sorted((row["calibration_tokens"], row["kl_mean"]) for row in rows if (row["format"], row["method"], row["side"]) == ("q4_0", "feedback", "pikojax"))
 if amounts:
-    right.plot(*zip(*amounts), color=CYCLE[3], marker="D", ms=5)
+    right.plot(*zip(*amounts), color=CYCLE[3], marker="D", ms=5, label="feedback")
     right.axhline(found("pikojax", "nearest")["q4_0"]["kl_mean"], color=CYCLE[0], lw=1, label="nearest")
     right.axhline(found("pikojax", "importance")["q4_0"]["kl_mean"], color=CYCLE[2], lw=1, label="importance")
     right.set_xscale("log", base=2)

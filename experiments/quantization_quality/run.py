@@ -22,8 +22,8 @@ from pikojax.cli.main import main as pikojax
 from pikojax.config import load_config
 
 HERE = Path(__file__).parent
-GGUF = ("q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "q4_1", "q5_0", "q5_1")
-OWN = ("int4_g32", "int4a_g32", "nf4", "int8_g32")
+OWN = ("int4_g32", "nf4", "int4a_g32", "int8_g32")
+FORMATS = ("q4_0", "q4_k", "q5_k", "q6_k", "q8_0", "q4_1", "q4_k_m", "int4_g32", "nf4", "q5_0", "q5_1", "int4a_g32", "int8_g32")
 FEW_BITS = ("q4_0", "q4_1", "q4_k", "q4_k_m", "q5_0", "q5_1", "q5_k", "q6_k", "int4_g32", "int4a_g32", "nf4")  # with feedback, too
 WEIGHED = ("q4_0", "q4_k")  # with an importance alone
 HELD_OUT_SEED, CALIBRATION_SEED = 1, 2  # the model learns stories of seed 0
@@ -156,7 +156,7 @@ def main(quick: bool, model: str | None, python: str | None, limit_s: float) -> 
                 once(lambda: theirs(work, python, format, importance() if told else None), side="llama.cpp", format=format, method=method, **told)
 
         once(lambda: (work.floats, {"parameters": n}), side="pikojax", format="float32", method="nearest")
-        for format in ("q4_0", "int4_g32") if quick else (*GGUF, "q4_k_m", *OWN):
+        for format in ("q4_0", "int4_g32") if quick else FORMATS:
             if format == "q4_k_m" and python is None:
                 continue
             extra = functools.cache(lambda: same_types(theirs(work, python, "q4_k_m", None)[0]) if format == "q4_k_m" else ())
@@ -166,8 +166,8 @@ def main(quick: bool, model: str | None, python: str | None, limit_s: float) -> 
                     mine(format, method, extra=extra)
             if python is not None and format not in OWN:
                 peers(format)
-        for amount in () if quick else AMOUNTS:
-            mine("q4_0", "feedback", amount)
+            for amount in AMOUNTS if format == "q4_0" and not quick else ():
+                mine(format, "feedback", amount)
 
 
 if __name__ == "__main__":
