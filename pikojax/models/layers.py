@@ -3,10 +3,13 @@
 A module (`nnx.Module`) states each parameter once: shape, initial values, logical axes. From that come the pure dict of
 arrays (`init`), the tree of axes (`axes`) and, inside a trace, the callable (`bind`). Blocks are stacked: one dict whose
 leaves have a leading layer axis, run by `lax.scan`; or, unstacked, a tuple of dicts, run one after the other (decode).
+What a page shows of a model's inside (infer/inspect.py) models `note` as they pass it.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -105,8 +108,10 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
         return jax.lax.scan(body, x, (blocks, keys_L), unroll=n_layers if unrolled else 1)[0], None
     if isinstance(blocks, dict):
         blocks = unstack({"blocks": blocks})["blocks"]
+    note("stream", x)
     for layer, weights in enumerate(blocks):
         x, cache = block(streamed(weights, x.dtype), x, cache, layer, jax.tree.map(lambda leaf: leaf[layer], keys_L))
+        note("stream", x)
     return x, cache
 
 
@@ -128,6 +133,29 @@ def on_host(array) -> bool:
 
 def to_device(array):
     return jax.device_put(array, jax.memory.Space.Device) if on_host(array) else array
+
+
+# ---------------------------------------------------------------- for who looks into a model
+
+_notes: contextvars.ContextVar[list | None] = contextvars.ContextVar("notes", default=None)
+
+
+@contextlib.contextmanager
+def taking_notes() -> Iterator[list[tuple[str, Any]]]:
+    """The list of what models `note` while they are traced here; with unstacked blocks, as values of a loop cannot leave it."""
+    notes: list[tuple[str, Any]] = []
+    reset = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(reset)
+
+
+def note(name: str, value) -> None:
+    """At other times than `taking_notes` it is nothing, and in no compiled program anything."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append((name, value))
 
 
 # ---------------------------------------------------------------- functions

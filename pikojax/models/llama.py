@@ -66,6 +66,7 @@ class Block(nnx.Module):
         if cfg.attention_scale is not None:  # the kernels divide by √C
             q_BTHC = q_BTHC * jnp.asarray(cfg.attention_scale * math.sqrt(C), q_BTHC.dtype)
         window = window_of(cfg, local)
+        layers.note("attention", {"q": q_BTHC, "k": k_BTGC, "window": window, "softcap": cfg.attention_softcap})
         if cache is not None:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
             length_B = cache.length_B + T
@@ -187,6 +188,7 @@ def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None
     stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
     x_BTD = stem.tokens_in(cfg, tokens_BT, layers.stream_dtype(params))
     x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=local_L, remat=remat)
+    layers.note("readout", lambda x_BTD: stem.logits_out(cfg, stem.norm(x_BTD)))
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
     return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache
