@@ -1,7 +1,7 @@
 """`pikojax convert MODEL -o OUT`: writes a model as GGUF, which llama.cpp and others read, or as a Hugging Face folder, for transformers.
 
     pikojax convert model_folder -o model.gguf                      every weight as it is
-    pikojax convert model_folder -o model.gguf --type q8_0          packed; types: f32, f16, q8_0, q6_k, q4_k, q4_0
+    pikojax convert model_folder -o model.gguf --type q8_0          packed; types: f32, f16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0
     pikojax convert runs/mine -o hf_folder                          any other name is a folder; types: f32 (the default), f16
 
 MODEL is what `pikojax info` takes; for GGUF it has to be of the Llama family. The vocabulary goes with it, unless --without-tokenizer.

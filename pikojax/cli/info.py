@@ -3,8 +3,8 @@
     pikojax info model.gguf
     pikojax info runs/lightllm --json
 
-MODEL is a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf or an llama2.c .bin. Of mapped files only the head is read, but for
-what has to be put into another order: experts of Hugging Face folders, and q and k of Llama's GGUF files.
+MODEL is a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a quantized one, a .gguf or an llama2.c .bin. Of mapped files only the head is
+read, but for what has to be put into another order: q and k of Llama's GGUF files.
 """
 
 import argparse

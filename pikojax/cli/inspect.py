@@ -64,4 +64,4 @@ def _ids(args: argparse.Namespace, loaded) -> list[int]:
     require(loaded.tokenizer is not None, f"{args.model} has no tokenizer; give the text as --prompt-ids")
     n_tokens = loaded.tokenizer.vocab_size
     require(n_tokens <= V, f"{args.model} has {V:,} tokens, its tokenizer {n_tokens:,}; it is another model's tokenizer")
-    return [int(id) for id in loaded.tokenizer.encode(args.prompt, add_special_tokens=loaded.kind != "run")]
+    return [int(id) for id in loaded.tokenizer.encode(args.prompt, add_special_tokens=loaded.framed)]

@@ -16,6 +16,7 @@ import numpy as np
 
 from pikojax.config import require
 from pikojax.formats.gguf import ARRAY, BOOL, MAGIC, NUMBERS, STRING, TENSOR_TYPES, VERSIONS, Strings
+from pikojax.formats.mapped import release
 from pikojax.formats.whole import whole_file
 
 ALIGNMENT = 32
@@ -59,6 +60,7 @@ def _parts(metadata: Mapping, tensors: Sequence[Tensor]) -> Iterable[bytes | mem
         data = np.ascontiguousarray(tensor.make()).view(np.uint8).reshape(-1)
         assert data.size == tensor.n_bytes, f"{tensor.name} has {data.size} bytes, wanted {tensor.n_bytes}"
         yield data.data
+        release(data)
         yield bytes(-data.size % ALIGNMENT)
 
 

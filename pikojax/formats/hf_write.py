@@ -21,11 +21,10 @@ from pikojax.config import UserError, require, user_path
 from pikojax.formats import hf_config
 from pikojax.formats.halves import narrowed
 from pikojax.formats.huggingface import ALONE, CONFIG, READERS
-from pikojax.formats.whole import whole_folder
+from pikojax.formats.whole import made_whole
 from pikojax.qtensor import QTensor
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tiktoken")  # all that is replaced with a model folder
 PREFIX = {"gpt": "transformer.", "llama": "model."}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -43,8 +42,7 @@ def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, for
     _pour(READERS[cfg.name](cfg, blank, lambda array: array), params, "params")
     for name in blank.less_1:  # in float32: near 1 a half has no digits left for what is subtracted from
         blank.tensors[name] = (blank.tensors[name] - np.float32(1)).astype(dtype)
-    _refuse_taken(folder, force)
-    with whole_folder(folder, force) as beside:
+    with made_whole(folder, force, CONFIG) as beside:
         ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
         _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
     return folder
@@ -201,17 +199,6 @@ def _pour(into, params, path: str) -> None:
 
 
 # ---------------------------------------------------------------- files
-
-
-def _refuse_taken(folder: Path, force: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    require(folder.is_dir() and not folder.is_symlink(), f"{folder} exists and is no folder; give another name")
-    entries = list(folder.iterdir())
-    model = any(entry.name == CONFIG for entry in entries) and any(entry.suffix == ".safetensors" for entry in entries)
-    ours = not entries or model and all(entry.is_file() and entry.suffix in MODEL_FILES for entry in entries)
-    require(ours, f"{folder} holds something else than a model; give another name")
-    require(force, f"{folder} exists; force replaces it")
 
 
 def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | None) -> None:

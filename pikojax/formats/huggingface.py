@@ -20,6 +20,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.formats import hf_config, mapped, safetensors_file
+from pikojax.formats.mapped import Stack
 from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
@@ -104,14 +105,9 @@ class Weights:
         """Gemma's norms, which files store less 1; in half precision the sum would be rounded."""
         return self.take(name, shape).astype(np.float32) + 1
 
-    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
-        """Many tensors of one shape as one array."""
-        made = None
-        for i, name in enumerate(names):
-            found = self.take(name, shape)
-            made = np.empty((len(names), *shape), found.dtype) if made is None else made
-            made[i] = found
-        return made
+    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> Stack:
+        """Many tensors of one shape, which become one array when that is asked for."""
+        return Stack([self.take(name, shape) for name in names])
 
     def done(self) -> None:
         if self.left:

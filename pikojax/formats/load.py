@@ -1,6 +1,7 @@
 """`load(path)`: any model that is known here, told apart by what lies at the path, ready to compute.
 
-    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder (or org/name on its hub), a .gguf, an llama2.c .bin
+    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder (or org/name on its hub), a .gguf, an llama2.c .bin,
+                                                                what `pikojax quantize` has made
     logits_BTV = loaded.logits(tokens_BT)
     out, cache = loaded.model.forward(loaded.config, loaded.params, tokens_BT, cache)
 
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require, user_path
-from pikojax.formats import checkpoints, gguf, gguf_model, hub, huggingface, llama2c, run
+from pikojax.formats import checkpoints, gguf, gguf_model, hub, huggingface, llama2c, quantized, run
 from pikojax.kernels import prepare
 from pikojax.models import catalog
 from pikojax.models.layers import Model
@@ -29,17 +30,18 @@ from pikojax.text import chat, files, gguf_vocab
 from pikojax.text.tokenizer import Tokenizer
 from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
-WANTED = "a run folder, a Hugging Face folder, a .gguf or an llama2.c .bin"
+WANTED = "a run folder, a Hugging Face folder, a quantized one, a .gguf or an llama2.c .bin"
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     path: Path
-    kind: str  # "run" | "huggingface" | "gguf" | "llama2c"
+    kind: str  # "run" | "huggingface" | "quantized" | "gguf" | "llama2c"
     model: Model
     config: Any  # of the model
     params: dict = field(repr=False)
     metadata: Mapping = field(default_factory=dict, repr=False)  # a GGUF file's
+    framed: bool = True  # prompts begin as the tokenizer begins a text; what was trained here saw texts without that
     _tokenizer: Callable[[], Tokenizer | None] = field(default=lambda: None, repr=False)
     _templates: Callable[[], chat.Templates | None] = field(default=lambda: None, repr=False)
 
@@ -84,6 +86,8 @@ def _opener(path: Path) -> Callable[..., Loaded]:
     found, _ = checkpoints.locate(path)
     if (found / checkpoints.CONFIG).is_file():
         return _run
+    if quantized.looks_like(path):
+        return _quantized
     if path.is_dir():
         single = sorted(path.glob("*.gguf"))
         hint = f"; give {single[0]}" if single else f"; give {WANTED}"
@@ -105,7 +109,7 @@ def _opener(path: Path) -> Callable[..., Loaded]:
 def _run(path: Path, _, place) -> Loaded:
     found = run.load_run(path)
     params = found.params if place is None else place(found.params)
-    return Loaded(path, "run", found.model, found.config.model, params, _tokenizer=lambda: found.tokenizer)
+    return Loaded(path, "run", found.model, found.config.model, params, framed=False, _tokenizer=lambda: found.tokenizer)
 
 
 def _hugging_face(path: Path, dtype, place) -> Loaded:
@@ -119,6 +123,14 @@ def _hugging_face(path: Path, dtype, place) -> Loaded:
     return Loaded(path, "huggingface", catalog[config.name], config, params, _tokenizer=tokenizer, _templates=templates)
 
 
+def _quantized(path: Path, dtype, place) -> Loaded:
+    config, params, framed = quantized.read(path, dtype)
+    params = params if place is None else place(params)
+    tokenizer = lambda: files.load(path) if (path / quantized.TOKENIZER).is_file() else None
+    templates = lambda: chat.find_templates(path)
+    return Loaded(path, "quantized", catalog[config.name], config, params, framed=framed, _tokenizer=tokenizer, _templates=templates)
+
+
 def _gguf(path: Path, dtype, place) -> Loaded:
     opened = gguf.read_whole(path)
     config, params = gguf_model.of_file(opened, dtype, place)
@@ -128,7 +140,7 @@ def _gguf(path: Path, dtype, place) -> Loaded:
         return None if tree is None else Tokenizer.from_tree(tree)
 
     templates = lambda: gguf_vocab.templates(opened.metadata, str(path))
-    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, tokenizer, templates)
+    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, _tokenizer=tokenizer, _templates=templates)
 
 
 def _llama2c(path: Path, _, place) -> Loaded:

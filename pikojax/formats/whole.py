@@ -4,7 +4,9 @@
 
 What stood there before stays until the new one is complete, and comes back if the renaming fails. Whatever goes wrong inside, nothing is left beside.
 
-Leaves out: deciding whether what is there may be replaced.
+    with made_whole(path, force, "config.json") as beside:    a model's folder: another is replaced with `force` alone, and nothing else is
+
+Leaves out: run folders, which grow (`run.py`).
 """
 
 import contextlib
@@ -15,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pikojax.config import UserError
+from pikojax.config import UserError, require
 
+MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tiktoken")  # all that is replaced with a model folder
 REMEDY = "give a writable place with space on its disk"
 
 
@@ -52,6 +55,24 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); {REMEDY}") from None
+
+
+@contextlib.contextmanager
+def made_whole(folder: Path, force: bool, marker: str) -> Iterator[Path]:
+    refuse_taken(folder, force, marker)
+    with whole_folder(folder, force) as beside:
+        yield beside
+
+
+def refuse_taken(folder: Path, force: bool, marker: str) -> None:
+    if not os.path.lexists(folder):
+        return
+    require(folder.is_dir() and not folder.is_symlink(), f"{folder} exists and is no folder; give another name")
+    entries = list(folder.iterdir())
+    model = any(entry.name == marker for entry in entries) and any(entry.suffix == ".safetensors" for entry in entries)
+    ours = not entries or model and all(entry.is_file() and entry.suffix in MODEL_FILES for entry in entries)
+    require(ours, f"{folder} holds something else than a model; give another name")
+    require(force, f"{folder} exists; force replaces it")
 
 
 def _sync(path: Path) -> None:

@@ -127,7 +127,7 @@ class Engine:
     @classmethod
     def of(cls, loaded, config: EngineConfig = EngineConfig()) -> "Engine":
         loaded.must_foretell()
-        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.kind != "run")
+        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed)
 
     # ------------------------------------------------------------ asking
 

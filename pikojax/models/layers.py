@@ -90,7 +90,9 @@ def unstack(params: dict) -> dict:
 
 def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bool = False):
     """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled.
-    `keys_L`: what each layer has of its own besides weights, stacked."""
+    `keys_L`: what each layer has of its own besides weights, stacked. `blocks` may be a function (block, x, keys_L) → x that takes their place."""
+    if callable(blocks):
+        return blocks(block, x, keys_L), cache
     n_layers = jax.tree.leaves(blocks)[0].shape[0] if isinstance(blocks, dict) else len(blocks)
     if isinstance(blocks, dict) and cache is None:
 
@@ -164,6 +166,9 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
     (traced or not) W is that one of a stack. All leading axes of x are one: XLA's CPU back end differentiates the two-dimensional product
     into two-dimensional products, and a three-dimensional one into transposed copies."""
     x_RK = x.reshape(-1, x.shape[-1])
+    if isinstance(kernel_KN, Observed):
+        kernel_KN.see(x_RK, which)
+        kernel_KN = kernel_KN.kernel
     if isinstance(kernel_KN, QTensor):
         rows = matmul(x_RK, kernel_KN, which, out_dtype=out_dtype)
     else:
@@ -171,6 +176,17 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
     y = rows.reshape(*x.shape[:-1], rows.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
+
+
+class Observed:
+    """A kernel that tells `see(x_RK, which)` what it is multiplied by."""
+
+    def __init__(self, kernel, see: Callable):
+        self.kernel, self.see = kernel, see
+
+    def __getitem__(self, index) -> "Observed":  # modules take theirs as `[...]`
+        assert index is ..., index
+        return self
 
 
 class Linear(nnx.Module):
