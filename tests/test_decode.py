@@ -404,6 +404,7 @@ def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatc
     assert terminal.getvalue() == "hi a\\x1b[2Jb\n\n"
 
 
+@pytest.mark.slow
 def test_generate_by_ids_with_choices_and_guesses(command):
     plain = json.loads(command("run", "--prompt-ids", "1 2 3", "--max-tokens", "9", "--temperature", "0", "--json")[1])
     guessed = json.loads(command("run", "--prompt-ids", "1,2,3", "--max-tokens", "9", "--temperature", "0", "--speculative", "lookup", "--json")[1])

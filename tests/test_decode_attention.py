@@ -416,7 +416,7 @@ def test_a_decode_step_copies_no_layer_of_the_cache(dtype, batch):
     assert not [line for line in whole if " copy(" in line or " slice(" in line or " dynamic-slice(" in line], whole
 
 
-@pytest.mark.parametrize("dtype, most", [("int8", 2e-3), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("float32", 1e-9), ("int8_g32", 2e-3), ("int4", 0.2)))])
+@pytest.mark.parametrize("dtype, most", [("int8", 2e-3), pytest.param("float32", 1e-9, marks=pytest.mark.slow), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in (("int8_g32", 2e-3), ("int4", 0.2)))])
 def test_a_quantized_cache_gives_nearly_the_full_forward(dtype, most):
     tokens_BT = np.random.default_rng(0).integers(0, 50, (2, 40)).astype(np.int32)
     want = np.asarray(GPT.forward(CFG, loud_params(), tokens_BT)[0].logits, np.float64)

@@ -81,7 +81,7 @@ SHAPES = [(2, 256, 3, 3, 64), (1, 1, 2, 2, 16), (2, 67, 4, 2, 80), (1, 130, 6, 1
 
 
 @pytest.mark.parametrize("B, T, H, G, C", SHAPES)
-@pytest.mark.parametrize("path", ["avx512", *(pytest.param(path, marks=pytest.mark.slow) for path in cpu.PATHS if path != "avx512")], indirect=True)
+@pytest.mark.parametrize("path", ["avx512", *(pytest.param(path, marks=pytest.mark.exhaustive) for path in cpu.PATHS if path != "avx512")], indirect=True)
 def test_every_path_is_attention_with_its_gradients(path, B, T, H, G, C):
     x = arrays(B, T, T, H, G, C)
     assert flash.why_not(*x[:3]) is None

@@ -85,7 +85,7 @@ def test_a_text_in_chunks_has_the_ids_of_the_whole(tmp_path, monkeypatch, kind, 
         assert dataset.vocab_size <= SETTINGS[kind]["vocab_size"]
 
 
-@pytest.mark.parametrize("name", [READY[0], *(pytest.param(name, marks=pytest.mark.slow) for name in READY[1:])])
+@pytest.mark.parametrize("name", [READY[0], *(pytest.param(name, marks=pytest.mark.exhaustive) for name in READY[1:])])
 def test_a_ready_made_tokenizer_too(tmp_path, monkeypatch, name):
     monkeypatch.setattr(corpus, "CHUNK_BYTES", 64)
     (tmp_path / "a.txt").write_text(TEXT)
@@ -230,7 +230,7 @@ def test_what_is_written_joins_the_prompt_as_in_one_text(tmp_path, kind):
 WITH = ("wordpiece", "bpe", "llama2.model", "cl100k_base.tiktoken", "bert_base_cased.json")
 
 
-@pytest.mark.parametrize("kind", ["unigram", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pile_tokenizer.json", *WITH))])
+@pytest.mark.parametrize("kind", ["unigram", pytest.param("bpe", marks=pytest.mark.slow), *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("pile_tokenizer.json", *WITH) if kind != "bpe")])
 def test_train_and_generate_with_it(tmp_path, monkeypatch, capsys, kind):
     from pikojax.cli.main import main
 

@@ -110,7 +110,7 @@ def test_a_square_table_is_compared_as_the_table_it_is():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("format", ["q4_k", *(pytest.param(format, marks=pytest.mark.slow) for format in ("int8", "int4a_g32"))])
+@pytest.mark.parametrize("format", ["q4_k", *(pytest.param(format, marks=pytest.mark.exhaustive) for format in ("int8", "int4a_g32"))])
 def test_a_quantized_gpt_is_the_gpt_of_its_rounded_weights(format, name):
     """In a scan, unstacked, and through a cache, a piece at a time: the logits of the floats that the QTensors stand for."""
     check_model(format, name)

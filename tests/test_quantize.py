@@ -55,10 +55,10 @@ def output_error(w_KN, q: QTensor, x_RK) -> float:
 # ---------------------------------------------------------------- rounding
 
 
-slowly = lambda *names: [pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.slow) for name in names]
+rarely = lambda *names: [pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.exhaustive) for name in names]
 
 
-@pytest.mark.parametrize("format", ["q4_0", *slowly("q4_k", "nf4", "int4a_g32", "int4_g64", "q5_1", "q6_k", "int8", "q8_0")])
+@pytest.mark.parametrize("format", ["q4_0", *rarely("q4_k", "nf4", "int4a_g32", "int4_g64", "q5_1", "q6_k", "int8", "q8_0")])
 def test_what_is_rounded_for_its_inputs_sends_on_more_nearly_what_it_should(format):
     """On inputs that were not looked at, too. 256 inputs fill every format's block."""
     w_KN, x_RK = drawn(256, 24, 1200)
@@ -90,7 +90,7 @@ def test_the_feedback_is_the_least_squares_answer():
     assert np.abs(found - wanted).max() < 1.01 * step_N.max()
 
 
-@pytest.mark.parametrize("format", ["int4_g32", *slowly("q4_k", "q6_k", "int4a_g32")])
+@pytest.mark.parametrize("format", ["int4_g32", *rarely("q4_k", "q6_k", "int4a_g32")])
 def test_an_importance_that_is_the_same_for_all_changes_nothing(format):
     w_KN, _ = drawn(256, 8)
     plain, weighed = quantize(w_KN, format), quantize(w_KN, format, np.full(256, 4.0, np.float32))
@@ -169,7 +169,8 @@ def told(capsys, *argv) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("name, format", [("llama", "int4_g32"), *slowly(("mixture", "q4_k"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name, format", [("llama", "int4_g32"), *rarely(("mixture", "q4_k"))])
 def test_a_folder_holds_what_quantize_tree_makes(name, format, tmp_path, capsys):
     source, out = model_folder(tmp_path, name), tmp_path / "small"
     made = told(capsys, "quantize", source, "-o", out, "--format", format)
@@ -199,7 +200,8 @@ def test_a_run_becomes_a_folder_that_all_verbs_take(tmp_path, capsys):
     assert told(capsys, "info", out)["format"] == "quantized"
 
 
-@pytest.mark.parametrize("method", ["importance", *slowly("nearest", "feedback")])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["importance", *rarely("nearest", "feedback")])
 def test_gguf_is_written_by_every_method(method, tmp_path, capsys):
     """96 inputs divide into no block of 256: q8_0, and the table says so. The file loads as the folder of the same weights does."""
     source, out = model_folder(tmp_path), tmp_path / "small.gguf"

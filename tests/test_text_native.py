@@ -131,7 +131,7 @@ def test_native_is_what_python_is(name):
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TREES)
 def test_native_is_what_python_is_on_many_texts(name):
     assert_alike(tokenizer(name), texts(2, 4000))
