@@ -49,19 +49,19 @@ def together(engine: Engine, n: int, tokens: int, prompts: list) -> tuple[float,
     return n * tokens / seconds, [handle.result().ids for handle in handles]
 
 
-def streams(rows: Rows, name: str, engine: Engine, tokens: int, rounds: int) -> None:
-    prompts = [random_ids(PROMPT_TOKENS, engine.cfg.vocab_size, seed) for seed in range(max(STREAMS))]
+def streams(rows: Rows, name: str, engine: Engine, tokens: int, rounds: int, counts=STREAMS) -> None:
+    prompts = [random_ids(PROMPT_TOKENS, engine.cfg.vocab_size, seed) for seed in range(max(counts))]
     alone = [together(engine, 1, tokens, [ids])[1][0] for ids in prompts]
-    for n in STREAMS:
+    for n in counts:
         together(engine, n, tokens, prompts)  # compiles
-    found = {n: [] for n in STREAMS}
-    same = {n: True for n in STREAMS}
+    found = {n: [] for n in counts}
+    same = {n: True for n in counts}
     for _ in range(rounds):
-        for n in STREAMS:
+        for n in counts:
             rate, ids = together(engine, n, tokens, prompts)
             found[n].append(rate)
             same[n] &= ids == alone[:n]
-    for n in STREAMS:
+    for n in counts:
         ratio = statistics.median(a / b for a, b in zip(found[n], found[1], strict=True))
         rows.append(kind="streams", model=name, streams=n, tokens_per_s=found[n], times_one=ratio, same_text=same[n])
 
@@ -77,8 +77,8 @@ def memory_bytes() -> int:
         return 0
 
 
-def churn(rows: Rows, n_requests: int, parts: int) -> None:
-    engine, drawn = tiny_engine(slots=8, queue=32, step_s=0.002), random.Random(0)
+def churn(rows: Rows, n_requests: int, parts: int, slots: int) -> None:
+    engine, drawn = tiny_engine(slots=slots, queue=4 * slots, step_s=0.002), random.Random(0)
     ended, live, resident, submitted, refused = {}, [], [], 0, 0
 
     def settle() -> None:
@@ -89,7 +89,7 @@ def churn(rows: Rows, n_requests: int, parts: int) -> None:
 
     began_s = time.perf_counter()
     while submitted < n_requests or live:
-        while submitted < n_requests and len(live) < 45:
+        while submitted < n_requests and len(live) < 6 * slots:
             prompt = random_ids(drawn.randrange(1, 70), TINY.vocab_size, drawn.randrange(50))
             stops = drawn.sample(range(TINY.vocab_size), 8)
             try:
@@ -109,7 +109,7 @@ def churn(rows: Rows, n_requests: int, parts: int) -> None:
     held = engine.pool.n_blocks - 1 - engine.pool.n_free
     assert lost == 0 and held == 0, f"{lost} requests and {held} blocks are still held"
     handed = engine.generate([1, 2, 3], max_tokens=5, temperature=0, ignore_eos=True).ids
-    fresh = tiny_engine(slots=1).generate([1, 2, 3], max_tokens=5, temperature=0, ignore_eos=True).ids
+    fresh = tiny_engine(slots=slots).generate([1, 2, 3], max_tokens=5, temperature=0, ignore_eos=True).ids
     rows.append(
         **{"kind": "churn", "requests": submitted, "ended": ended, "refused": refused, "seconds": seconds, "slots_lost": lost},
         **{"blocks_lost": held, "resident_bytes": resident, "same_text_after": handed == fresh},
@@ -119,10 +119,10 @@ def churn(rows: Rows, n_requests: int, parts: int) -> None:
 def main(quick: bool, folder: Path, limit_s: float) -> None:
     rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     if quick:
-        streams(rows, "tiny", tiny_engine(slots=8, remember=False), 8, 1)
-        return churn(rows, 60, 2)
+        streams(rows, "tiny", tiny_engine(slots=2, remember=False), 8, 1, (1, 2))
+        return churn(rows, 60, 2, 2)
     if not rows.has(kind="churn"):
-        churn(rows, REQUESTS, PARTS)
+        churn(rows, REQUESTS, PARTS, max(STREAMS))
     for name, tokens in MODELS.items():
         if rows.has(kind="streams", model=name, streams=STREAMS[-1]) or time.monotonic() - began_s > limit_s:
             continue
