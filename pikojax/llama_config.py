@@ -39,15 +39,17 @@ class LlamaConfig:
     norm_topk: bool = True  # the weights of a token's experts are made to sum to 1
     rope_base: float = 10_000.0
     rope_fraction: float = 1.0  # of each head that is rotated
-    rope_scaling: Literal["none", "linear", "llama3", "yarn"] = "none"  # for contexts longer than the model was first trained on
+    rope_scaling: Literal["none", "linear", "llama3", "yarn", "longrope"] = "none"  # for contexts longer than the model was first trained on
     rope_factor: float = 1.0  # how many times longer
     rope_original_context: int | None = None
     rope_low_factor: float = 1.0  # llama3: waves longer than original context / this are stretched in full
     rope_high_factor: float = 4.0  # llama3: those shorter than original context / this not at all
     rope_beta_fast: float = 32.0  # yarn: turns within the original context from which on a wave stays as it is
     rope_beta_slow: float = 1.0
-    rope_attention_factor: float | None = None  # yarn: rotated vectors are multiplied by it; None: 0.1 · ln(factor) + 1
+    rope_attention_factor: float | None = None  # rotated vectors are multiplied by it; None: yarn 0.1 · ln(factor) + 1, longrope √(1 + ln(factor) / ln(original context))
     rope_divisors: tuple[float, ...] | None = None  # of each rotated pair's frequency, before any scaling: how GGUF writes llama3's scaling
+    rope_long_divisors: tuple[float, ...] | None = None  # longrope: in place of those, for texts (or caches) longer than the original context
+    nope_every: int | None = None  # every so manieth layer has no positions at all (SmolLM3: 4)
     window: int | None = None  # of local layers: how many tokens back they see, their own among them
     global_every: int | None = None  # every so manieth layer sees everything (Gemma 2: 2, Gemma 3: 6); None: all layers are local
     rope_base_local: float | None = None  # Gemma 3: of local layers, which then are not scaled; None: rope_base
@@ -90,24 +92,31 @@ class LlamaConfig:
                  "rope_low_factor", "rope_high_factor", "rope_beta_fast", "rope_beta_slow")  # fmt: skip
         for key in above:
             require(getattr(self, key) > 0, f"model.{key} = {getattr(self, key)}; give a value above 0")
-        for key in ("window", "global_every", "rope_base_local", "attention_scale", "attention_softcap", "softcap", "rope_original_context",
+        for key in ("window", "global_every", "nope_every", "rope_base_local", "attention_scale", "attention_softcap", "softcap", "rope_original_context",
                     "rope_attention_factor"):  # fmt: skip
             value = getattr(self, key)
             require(value is None or value > 0, f"model.{key} = {value}; give a value above 0 or none")
         require(self.rope_base > 1, f"model.rope_base = {self.rope_base}; give a value above 1")
         require(0 < self.rope_fraction <= 1, f"model.rope_fraction = {self.rope_fraction}; give a part above 0, up to 1")
         require(self.d_rope >= 2 and self.d_rope % 2 == 0, f"rope needs an even width, got {self.d_rope}; change d_head or rope_fraction")
-        divisors = self.rope_divisors
-        fits = divisors is None or len(divisors) == self.d_rope // 2 and min(divisors) > 0
-        require(fits, f"model.rope_divisors has to be {self.d_rope // 2} numbers above 0, one for each rotated pair; change it or give none")
-        needs_context = self.rope_scaling in ("llama3", "yarn") and self.rope_original_context is None
+        for key in ("rope_divisors", "rope_long_divisors"):
+            divisors = getattr(self, key)
+            fits = divisors is None or len(divisors) == self.d_rope // 2 and min(divisors) > 0
+            require(fits, f"model.{key} has to be {self.d_rope // 2} numbers above 0, one for each rotated pair; change it or give none")
+        both = self.rope_divisors is not None and self.rope_long_divisors is not None
+        require(both or self.rope_scaling != "longrope", "rope_scaling = 'longrope' needs rope_divisors and rope_long_divisors; give both")
+        needs_context = self.rope_scaling in ("llama3", "yarn", "longrope") and self.rope_original_context is None
         require(not needs_context, f"rope_scaling = {self.rope_scaling!r} needs the context of the first training; give rope_original_context")
         require(self.rope_high_factor > self.rope_low_factor, "rope_high_factor is not above rope_low_factor; raise it")
+        require(self.rope_beta_fast > self.rope_beta_slow, "rope_beta_fast is not above rope_beta_slow; raise it")
         require(self.global_every is None or self.window is not None, "global_every tells local layers apart, which need a window; give window")
 
     @property
     def d_rope(self) -> int:
         return int(self.d_head * self.rope_fraction + 1e-6)  # a fraction that was made of a width gives that width back
+
+    def is_turned(self, layer: int) -> bool:
+        return self.nope_every is None or (layer + 1) % self.nope_every != 0
 
     def is_local(self, layer: int) -> bool:
         return self.window is not None and (self.global_every is None or (layer + 1) % self.global_every != 0)

@@ -189,6 +189,7 @@ WRONG = {
     "no matrix": (drop("blk.2.ffn_up.weight"), "lacks the tensor blk.2.ffn_up.weight"),
     "no embedding": (drop("token_embd.weight"), "token_embd.weight"),
     "a tensor more": (put("blk.0.attn_sinks.weight", np.ones(4, np.float32)), "blk.0.attn_sinks.weight, which this architecture does not use"),
+    "a tensor whose name is odd": (put("outpu\0\n", np.ones(4, np.float32)), "has the tensor outpu?, which"),
     "a layer less": (set_key("llama.block_count", 2), "blk.2."),
     "a shape": (put("blk.0.attn_k.weight", np.ones((32, 32), np.float32)), "blk.0.attn_k.weight of shape [32, 32], its metadata want [16, 32]"),
     "divisors": (put("rope_freqs.weight", np.ones(3, np.float32)), "rope_divisors has to be 4 numbers"),
@@ -239,7 +240,7 @@ def test_mutants_load_whole_or_are_refused(tmp_path):
     file, rng, n_read = tmp_path / "m.gguf", random.Random(0), 0
     whole = write_model(file, "llama3").read_bytes()
     head = whole.index(b"rope_freqs.weight")
-    for _ in range(500):
+    for _ in range(120):
         mutant = bytearray(whole)
         for _ in range(rng.choice((1, 1, 2))):
             mutant[rng.randrange(head)] = rng.choice((0, 1, 2, 64, 255, rng.randrange(256)))
@@ -249,4 +250,4 @@ def test_mutants_load_whole_or_are_refused(tmp_path):
             n_read += 1
         except UserError as error:
             assert "\n" not in str(error)
-    assert 30 < n_read < 470
+    assert 5 < n_read < 115

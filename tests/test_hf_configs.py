@@ -89,14 +89,17 @@ RELEASES = {
         gradient_checkpointing=False, hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=384, initializer_range=0.02, intermediate_size=1536,
         layer_norm_eps=1e-12, max_position_embeddings=512, model_type="bert", num_attention_heads=12, num_hidden_layers=6, pad_token_id=0,
         position_embedding_type="absolute", transformers_version="4.8.2", type_vocab_size=2, use_cache=True, vocab_size=30522), BertConfig()),
-}  # fmt: skip
-REFUSED = {
     "SmolLM3 3B": (dict(architectures=["SmolLM3ForCausalLM"], attention_bias=False, attention_dropout=0.0, eos_token_id=128012, hidden_act="silu",
         hidden_size=2048, initializer_range=0.02, intermediate_size=11008, max_position_embeddings=65536, max_window_layers=28, mlp_bias=False,
         model_type="smollm3", no_rope_layer_interval=4, no_rope_layers=[1, 1, 1, 0] * 9, num_attention_heads=16, num_hidden_layers=36, num_key_value_heads=4,
-        rms_norm_eps=1e-06, rope_scaling=None, rope_theta=5000000.0, use_cache=False, use_sliding_window=False, vocab_size=128256), "'smollm3'"),
+        rms_norm_eps=1e-06, rope_scaling=None, rope_theta=5000000.0, use_cache=False, use_sliding_window=False, vocab_size=128256),
+        LlamaConfig(d_model=2048, n_layers=36, n_heads=16, n_kv_heads=4, d_hidden=11008, vocab_size=128256, context=65536, norm_eps=1e-6, rope_base=5e6, nope_every=4)),
     "Phi-3 mini 128k": (PHI3 | dict(max_position_embeddings=131072, sliding_window=262144,
-        rope_scaling=dict(long_factor=[1.07] * 48, short_factor=[1.1] * 48, type="longrope")), "'longrope'"),
+        rope_scaling=dict(long_factor=[1.07] * 48, short_factor=[1.1] * 48, type="longrope")),
+        LlamaConfig(d_model=3072, n_layers=32, n_heads=32, d_hidden=8192, vocab_size=32064, context=131072, tie=False, window=262144, rope_scaling="longrope",
+        rope_factor=32.0, rope_original_context=4096, rope_divisors=(1.1,) * 48, rope_long_divisors=(1.07,) * 48)),
+}  # fmt: skip
+REFUSED = {
     "Gemma 3 4B": (dict(architectures=["Gemma3ForConditionalGeneration"], boi_token_index=255999, eoi_token_index=256000, eos_token_id=[1, 106],
         image_token_index=262144, initializer_range=0.02, mm_tokens_per_image=256, model_type="gemma3", text_config=dict(hidden_size=2560), torch_dtype="bfloat16",
         transformers_version="4.50.0.dev0", vision_config=dict(hidden_size=1152)), "'gemma3'"),

@@ -16,17 +16,21 @@ SAVED, ABOUT = saved("hf_families.npz")
 DECODERS = ("gpt2", "gpt2 untied", "mixtral", "qwen2_moe", "qwen3_moe")
 
 
-@pytest.mark.parametrize("case", [case if case in ("gpt2", "qwen2_moe") else pytest.param(case, marks=pytest.mark.slow) for case in DECODERS])
+FAST = ("gpt2", "qwen2_moe")
+
+
+@pytest.mark.parametrize("case", [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in DECODERS])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = huggingface.read(write_folder(tmp_path / "m", ABOUT[case]))
     tokens_BT, wanted = jnp.asarray(SAVED["tokens"]), SAVED[case]
     whole = jax.jit(lambda params, tokens_BT: catalog[cfg.name].forward(cfg, params, tokens_BT)[0].logits)
     assert np.abs(wanted).max() > 1  # there is something to get wrong
-    for n_tokens in (1, 7, 40):  # what comes later changes nothing
+    for n_tokens in (7, 40) if case in FAST else (40,):  # what comes later changes nothing
         assert np.abs(np.asarray(whole(params, tokens_BT[:, :n_tokens])) - wanted[:, :n_tokens]).max() < 1e-4
-    stacked = {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
-    assert np.abs(np.asarray(whole(stacked, tokens_BT)) - wanted).max() < 1e-4
-    assert np.abs(in_pieces(cfg, params, tokens_BT, (17, 1, 1, 21)) - wanted).max() < 1e-4
+    if case in FAST:
+        stacked = {**params, "blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"])}
+        assert np.abs(np.asarray(whole(stacked, tokens_BT)) - wanted).max() < 1e-4
+    assert np.abs(in_pieces(cfg, params, tokens_BT, (19, 1, 1, 19)) - wanted).max() < 1e-4  # two programs
 
 
 # ---------------------------------------------------------------- GPT-2
@@ -119,7 +123,7 @@ def test_what_bert_is_not_is_refused_by_name(values, part, tmp_path):
 
 def test_an_encoder_is_not_trained_and_has_no_cache():
     cfg = bert.BertConfig(d_model=8, n_layers=1, n_heads=2, d_hidden=8, vocab_size=9, context=4)
-    params, tokens_BT = bert.init(cfg, jax.random.key(0)), jnp.zeros((1, 5), jnp.int32)
+    params, tokens_BT = jax.jit(bert.init, static_argnums=0)(cfg, jax.random.key(0)), jnp.zeros((1, 5), jnp.int32)
     assert jax.tree.structure(bert.axes(cfg), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
     with pytest.raises(UserError, match="5 tokens, the context holds 4"):
         bert.forward(cfg, params, tokens_BT)

@@ -16,7 +16,7 @@ import pytest
 from hf_folders import draw, saved, write_folder
 
 from pikojax.config import GPTConfig, LlamaConfig, UserError
-from pikojax.formats import gguf_save, hf_write, huggingface
+from pikojax.formats import gguf_save, hf_write, huggingface, whole
 from pikojax.models import catalog
 from pikojax.models.bert import BertConfig
 from pikojax.quant.tree import quantize_tree
@@ -160,7 +160,7 @@ def test_a_folder_appears_whole_and_is_replaced_only_when_asked(tmp_path, monkey
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hf_write, "_sync", full)
+    monkeypatch.setattr(whole, "_sync", full)
     with pytest.raises(UserError, match="No space left"):
         hf_write.write(folder, cfg, params, force=True)
     assert np.array_equal(huggingface.read(folder)[1]["embed"], np.asarray(other["embed"])) and os.listdir(tmp_path / "a") == ["made"]

@@ -81,3 +81,19 @@ def test_eval_of_a_model_packed_and_not(tmp_path, capsys):
         assert main(["eval", model, "--text", *more]) == 2
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1
+
+
+def test_bytes_of_the_first_token_count_where_it_is_foretold(tmp_path, capsys):
+    """Without a token to begin with nothing foretells the first one, and bits are not divided by its bytes; nor by those that --max-tokens leaves out."""
+    folder, text = test_llama.write_folder(tmp_path / "hf", "llama"), tmp_path / "t.txt"
+    begin = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [],
+             "special_tokens": {"<s>": {"id": "<s>", "ids": [7], "tokens": ["<s>"]}}}  # fmt: skip
+    model = {"type": "BPE", "vocab": {char: i for i, char in enumerate("abcé<>s")}, "merges": []}
+    added = [{"id": 7, "content": "<s>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}]
+    text.write_text("éabc")
+    for template, more, wanted in ((begin, [], (4, 5)), (None, [], (3, 3)), (begin, ["--max-tokens", "3"], (3, 4)), (None, ["--max-tokens", "3"], (2, 2))):
+        tree = {"version": "1.0", "added_tokens": added, "post_processor": template, "decoder": {"type": "Fuse"}, "model": model}
+        (folder / "tokenizer.json").write_text(json.dumps(tree))
+        assert main(["eval", str(folder), "--text", str(text), "--json", *more]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["tokens"], told["bytes"]) == wanted

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -56,6 +57,61 @@ def test_a_model_from_elsewhere_computes(make, kind, tmp_path):
 
 def test_chat_templates_in_gguf_know_the_special_tokens(tmp_path):
     assert pikojax.load(in_gguf(tmp_path)).chat_templates.specials == {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def in_the_hub_s_cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "models--tiny--llama"
+    (here / "refs").mkdir(parents=True)
+    (here / "refs" / "main").write_text("abc123")
+    (here / "snapshots").mkdir()
+    return hugging_face(tmp_path).rename(here / "snapshots" / "abc123")
+
+
+def test_a_name_on_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
+    folder = in_the_hub_s_cache(tmp_path, monkeypatch)
+    loaded = pikojax.load("tiny/llama")
+    assert loaded.path == folder and np.abs(loaded.logits(SAVED["tokens"]) - SAVED["llama"]).max() < 1e-4
+    (tmp_path / "tiny").mkdir()  # then it is a path
+    with pytest.raises(UserError, match="cannot read the model tiny/llama"):
+        pikojax.load("tiny/llama")
+
+
+@pytest.mark.parametrize("installed", (False, True))
+def test_a_name_that_cannot_be_had_is_one_line(installed, tmp_path, monkeypatch):
+    in_the_hub_s_cache(tmp_path, monkeypatch)
+
+    def refuse(*_, **__):
+        raise OSError("no\nnetwork")
+
+    package = type("huggingface_hub", (), {"snapshot_download": staticmethod(refuse)}) if installed else None
+    monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+    with pytest.raises(UserError) as caught:
+        pikojax.load("tiny/other")
+    said = "cannot be downloaded (no network)" if installed else "pip install 'pikojax[hub]'"
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_memory_holds_a_model_once(tmp_path):
+    """Its pages go when a layer is placed; what was read of the file is not kept beside what was made of it."""
+    if not Path("/proc/self/smaps").is_file():
+        pytest.skip("no /proc/self/smaps")
+    widen = lambda metadata, tensors: tensors.update({"token_embd.weight": np.zeros((48, 32), np.float32)})
+    file = test_gguf_model.write_model(tmp_path / "m.gguf", "llama", widen)
+
+    def resident() -> int:
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        starts = [i for i, line in enumerate(lines) if line.endswith(str(file))]
+        return sum(int(line.split()[1]) for at in starts for line in lines[at : at + 8] if line.startswith("Rss"))
+
+    kept = pikojax.load(file, ready=False)
+    _ = [np.array(leaf).sum() for leaf in jax.tree.leaves(kept.params)]
+    assert resident() > 0
+    del kept
+    loaded = pikojax.load(file)
+    assert resident() == 0 and loaded.config.vocab_size == 48
 
 
 def test_a_run_folder_computes_what_it_was_trained_to(tmp_path):
@@ -162,6 +218,20 @@ def test_info_counts_every_weight_once(stories, tmp_path, capsys):
     assert told["tokenizer"] == {"kind": "BPE", "vocab_size": 512, "special": 3} and told["chat_templates"] == [] and told["context"] == 512
     assert f"{told['parameters']:,}" in shown and "each of 5 layers" in shown and "█" in shown
     assert main(["info", str(tmp_path / "none")]) == 2
+
+
+def test_info_tells_a_bad_template_from_a_bad_tokenizer(tmp_path, capsys):
+    folder = hugging_face(tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text('{"chat_template": 5}')
+    assert main(["info", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tokenizer"]["vocab_size"] == 48 and told["chat_templates"] == [] and "chat_template" in told["chat_template_error"]
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").write_text("{}")
+    assert main(["info", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "has no model" in told["tokenizer"]["error"] and "chat_template_error" not in told
 
 
 def test_info_says_what_the_file_has_and_computing_is_in_float32(tmp_path):

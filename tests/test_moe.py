@@ -68,10 +68,13 @@ def test_one_token_reads_its_own_experts_alone():
     assert np.array_equal(np.asarray(routed(cfg, spoiled, x_BTD)), np.asarray(routed(cfg, block, x_BTD)))
 
 
+init = jax.jit(llama.init, static_argnums=0)  # one program in place of one for each operation
+
+
 @pytest.mark.slow
 def test_training_reaches_every_weight():
     cfg = config(n_experts=3, d_shared=24)
-    params = llama.init(cfg, jax.random.key(0))
+    params = init(cfg, jax.random.key(0))
     assert jax.tree.structure(llama.axes(cfg), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
     tokens_BT = jax.random.randint(jax.random.key(1), (4, 24), 0, 16)
 
@@ -79,7 +82,7 @@ def test_training_reaches_every_weight():
         logits_BTV = llama.forward(cfg, params, tokens_BT)[0].logits
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits_BTV[:, :-1]), tokens_BT[:, 1:, None], axis=-1))
 
-    gradients = jax.grad(loss)(params)
+    loss, gradients = jax.jit(loss), jax.jit(jax.grad(loss))(params)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradients))
     step = jax.tree.map(lambda leaf, gradient: leaf - 0.1 * gradient, params, gradients)
     falls = float(loss(params) - loss(step))
@@ -90,11 +93,11 @@ def test_training_reaches_every_weight():
 @pytest.mark.parametrize("form", [pytest.param("stacked", marks=pytest.mark.slow), "unstacked"])
 def test_quantized_experts_are_the_product_with_their_values(form):
     cfg = config(n_experts=3)
-    params = jax.tree.map(lambda leaf: leaf * 3, llama.init(cfg, jax.random.key(0)))
+    params = jax.tree.map(lambda leaf: leaf * 3, init(cfg, jax.random.key(0)))
     quantized = quantize_tree(layers.unstack(params) if form == "unstacked" else params, "int8_g32")
     one = quantized["blocks"][0] if form == "unstacked" else quantized["blocks"]
     assert not isinstance(one["experts"]["down"]["kernel"], jax.Array) and isinstance(one["experts"]["router"], jax.Array)
-    logits = lambda params, tokens_BT: np.asarray(llama.forward(cfg, params, tokens_BT)[0].logits)
+    logits = jax.jit(lambda params, tokens_BT: llama.forward(cfg, params, tokens_BT)[0].logits)
     tokens_BT = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
     assert np.mean(np.square(logits(quantized, tokens_BT) - (wanted := logits(params, tokens_BT)))) < 1e-3 * np.mean(np.square(wanted))
 

@@ -155,7 +155,7 @@ def test_a_quantized_gpt_writes():
 
 def test_the_arithmetic_leaves_packed_numbers_alone():
     cfg = tiny.config(model=dict(d_model=32, n_heads=2), dtype="bfloat16")
-    params = quantize_tree(catalog["gpt"].init(cfg.model, jax.random.key(0)), "int4_g32", smallest=0)
+    params = quantize_tree(jax.jit(catalog["gpt"].init, static_argnums=0)(cfg.model, jax.random.key(0)), "int4_g32", smallest=0)
     converted = compute_params(cfg, params)
     assert converted["embed"].data.dtype == jnp.int8 and converted["embed"].scales.dtype == jnp.float16
     assert converted["norm"]["scale"].dtype == jnp.bfloat16

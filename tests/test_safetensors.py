@@ -127,7 +127,7 @@ def mutant(data: bytes, rng: random.Random) -> bytes:
 def test_mutants_load_whole_or_are_refused(write):
     rng, whole, n_read = random.Random(0), built(), 0
     tracemalloc.start()
-    for _ in range(2000):
+    for _ in range(400):  # test_hostile.py tries more, and does not watch memory
         file = write(mutant(whole, rng))
         try:
             opened = safetensors_file.read(file)
@@ -138,7 +138,7 @@ def test_mutants_load_whole_or_are_refused(write):
             assert "\n" not in str(error)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 50 < n_read < 1500 and peak < 6 << 20  # both ways were taken
+    assert 5 < n_read < 300 and peak < 6 << 20  # both ways were taken
 
 
 def test_a_giant_json_is_not_read(tmp_path):

@@ -114,7 +114,7 @@ def test_a_file_is_read_up_to_a_limit(tmp_path, monkeypatch):
         opened.truncate(0)
         opened.truncate(10 << 30)
     tracemalloc.start()
-    with pytest.raises(UserError, match="is not JSON"):
+    with pytest.raises(UserError, match="zero bytes"):
         load(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -165,9 +165,9 @@ def try_mutations(n: int, seed: int, tmp_path) -> int:
                 ids = tokenizer.encode_with_offsets(text).ids
                 assert ids.dtype == np.int32
                 assert tokenizer.encode(text).tolist() == ids.tolist(), (text, content)
-                if not ids.size or int(ids.max()) < tokenizer.vocab_size:  # a template may name ids that no token has
-                    stream = tokenizer.stream()
-                    assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids), content
+                assert not ids.size or int(ids.max()) < tokenizer.vocab_size
+                stream = tokenizer.stream()
+                assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids), content
         except UserError as error:
             assert "\n" not in str(error), content
         except Exception as error:
@@ -182,7 +182,7 @@ def test_a_changed_file_loads_or_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_many_changed_files_load_or_are_refused(tmp_path):
-    assert try_mutations(4000, 2, tmp_path) > 500
+    assert try_mutations(1500, 2, tmp_path) > 180
 
 
 def test_one_long_word_takes_no_square_of_its_length():

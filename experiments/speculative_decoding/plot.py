@@ -15,7 +15,11 @@ label(left, "The same random numbers, two distributions", "total variation betwe
 at = [i / 100 for i in range(101)]
 left.plot(at, [1 - d for d in at], color="black", linestyle=":", linewidth=1, label="1 − d: rejection sampling")
 left.plot(at, [(1 - d) / (1 + d) for d in at], color="black", linewidth=1, label="(1 − d) / (1 + d)")
-left.plot([row["d"] for row in couplings], [row["agree"] for row in couplings], "o", color=CYCLE[0], label="measured")
+for i, draw in enumerate(("one number", "noise a token")):
+    found = [row for row in couplings if row["draw"] == draw]
+    left.plot([row["d"] for row in found], [row["agree"] for row in found], "o", color=CYCLE[i], label=draw)
+    for row in found:
+        left.plot([row["d"]] * 2, [min(row["agree_each"]), max(row["agree_each"])], color=CYCLE[i], linewidth=1)
 left.legend(frameon=False)
 
 label(middle, "Tokens a round, a story", "temperature", "tokens a round")

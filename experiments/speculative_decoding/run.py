@@ -2,7 +2,7 @@
 
     run.py [--models FOLDER] [--seconds N] [--quick]
 
-    coupling   two distributions at total variation d: how often the same random numbers draw the same token of both
+    coupling   two distributions at total variation d: how often the same random numbers draw the same token of both, used in two ways
     text       a drafter beside plain decoding, in turn, over the same weights; and whether the texts are the same
 
 The story model and the small one that drafts for it are trained (some 15 minutes) and packed as q8_0, the others made of random weights,
@@ -29,7 +29,7 @@ from pikojax.infer.sampling import make_settings, sample
 from pikojax.models import catalog
 
 HERE = Path(__file__).parent
-PASSES, DRAWS, VOCAB = 3, 4000, 64
+PASSES, DRAWS, VOCAB, PAIRS = 3, 4000, 64, 8
 SMALLER = "d_model=128 n_layers=1 n_heads=2 n_kv_heads=1 d_hidden=256".split()
 TINY = LlamaConfig(d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
 STORY = "Once upon a time, there was a little girl who"
@@ -48,23 +48,29 @@ CASES = [  # model, text, temperature, drafter
 # ---------------------------------------------------------------- coupling
 
 
-def agreement(d: float, draws: int, seed: int = 0) -> tuple[float, float]:
-    """How often `sample` takes the same token of two distributions by the same keys → (share, their total variation)."""
-    p_V = np.random.default_rng(seed).dirichlet(np.full(VOCAB, 0.3))
-    other_V = np.random.default_rng(seed + 1).dirichlet(np.full(VOCAB, 0.3))
+def two_distributions(d: float, seed: int):
+    """Log-probabilities at total variation d."""
+    p_V, other_V = np.random.default_rng(seed).dirichlet(np.full(VOCAB, 0.3), 2)
     q_V = p_V + d / (0.5 * np.abs(p_V - other_V).sum()) * (other_V - p_V)
-    settings = make_settings(draws, VOCAB, temperature=1.0)
-    keys = jax.random.split(jax.random.key(seed), draws)
-    drawn = [sample(jnp.tile(jnp.log(jnp.asarray(x_V, jnp.float32)), (draws, 1)), keys, settings) for x_V in (p_V, q_V)]
-    return float(jnp.mean(drawn[0] == drawn[1])), float(0.5 * np.abs(p_V - q_V).sum())
+    assert q_V.min() >= 0, f"these two are nearer to each other than {d}"
+    return [jnp.log(jnp.asarray(x_V, jnp.float32)) for x_V in (p_V, q_V)]
+
+
+def agreement(draw: str, d: float, draws: int, seed: int = 0) -> float:
+    """How often the same keys draw the same token of both: as the engine draws, or by noise for each token."""
+    keys, settings = jax.random.split(jax.random.key(seed), draws), make_settings(draws, VOCAB, temperature=1.0)
+    by_noise = lambda logp_BV: jax.vmap(jax.random.categorical)(keys, logp_BV)  # argmax(log-probability + Gumbel noise)
+    one = by_noise if draw == "noise a token" else lambda logp_BV: sample(logp_BV, keys, settings)
+    first, second = (one(jnp.tile(logp_V, (draws, 1))) for logp_V in two_distributions(d, seed))
+    return float(jnp.mean(first == second))
 
 
 def coupling(rows: Rows, draws: int) -> None:
-    for d in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7):
-        if not rows.has(kind="coupling", asked=d):
-            found = [agreement(d, draws, seed) for seed in range(3)]
-            agree, total = np.mean(found, axis=0).tolist()
-            rows.append(kind="coupling", asked=d, d=total, agree=agree)
+    for draw in ("one number", "noise a token"):
+        for d in (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+            if not rows.has(kind="coupling", draw=draw, d=d):
+                each = [agreement(draw, d, draws, seed) for seed in range(PAIRS)]
+                rows.append(kind="coupling", draw=draw, d=d, agree=float(np.mean(each)), agree_each=each)
 
 
 # ---------------------------------------------------------------- text
@@ -107,7 +113,7 @@ def text(rows: Rows, folder: Path, over) -> None:
 def main(quick: bool, folder: Path, limit_s: float) -> None:
     rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     if quick:
-        rows.append(kind="coupling", asked=0.3, agree=agreement(0.3, 200)[0])
+        rows.append(kind="coupling", draw="one number", d=0.3, agree=agreement("one number", 0.3, 200))
         plain = Engine(catalog["llama"], TINY, catalog["llama"].init(TINY, jax.random.key(0)), None, EngineConfig(slots=1, remember=False))
         both = plain, measure_decode.with_drafter(plain, "lookup")
         rows.append(kind="text", **measure_decode.drafter_beside_plain(*both, [1, 2, 3, 1, 2, 3], 32, 1))

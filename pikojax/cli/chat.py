@@ -67,7 +67,7 @@ def _encoded(loaded, messages: list[dict]) -> tuple[list[int], dict]:
     if loaded.chat_templates is None:
         names = {"system": "", "user": "User: ", "assistant": "Assistant: "}
         text = "".join(f"{names[m['role']]}{m['content']}\n" for m in messages) + "Assistant:"
-        return tokenizer.encode(text, add_special_tokens=loaded.kind != "run", allowed_special=()).tolist(), {"stop": ["\nUser:"]}
+        return tokenizer.encode(text, add_special_tokens=loaded.framed, allowed_special=()).tolist(), {"stop": ["\nUser:"]}
     ids = chat.encode_chat(tokenizer, messages, loaded.chat_templates, add_generation_prompt=True).tolist()
     ends = [i for name in ENDS_OF_TURN if (i := tokenizer.token_to_id(name)) is not None]
     return ids, {"stop_ids": ends}

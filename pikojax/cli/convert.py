@@ -1,7 +1,7 @@
 """`pikojax convert MODEL -o OUT`: writes a model as GGUF, which llama.cpp and others read, or as a Hugging Face folder, for transformers.
 
     pikojax convert model_folder -o model.gguf                      every weight as it is
-    pikojax convert model_folder -o model.gguf --type q8_0          packed; types: f32, f16, q8_0, q6_k, q4_k, q4_0
+    pikojax convert model_folder -o model.gguf --type q8_0          packed; types: f32, f16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0
     pikojax convert runs/mine -o hf_folder                          any other name is a folder; types: f32 (the default), f16
 
 MODEL is what `pikojax info` takes; for GGUF it has to be of the Llama family. The vocabulary goes with it, unless --without-tokenizer.
@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
+    require(args.out.strip() != "", "-o is empty; name the .gguf, or the folder, to write")
     out, type = user_path(args.out, "--out"), args.type and args.type.lower()
     require(args.force or not out.exists(), f"{out} exists; give another -o, or overwrite it with --force")
-    made = _gguf(args, out, type) if out.suffix == ".gguf" else _hugging_face(args, out, type)
+    made = _gguf(args, out, type) if out.suffix.lower() == ".gguf" else _hugging_face(args, out, type)
     print(f"{out}: {made['bytes']:,} bytes{'' if made['tokenizer'] else ', without a tokenizer'}")
     return {"out": str(out), "type": args.type, **made}
 
@@ -58,7 +59,7 @@ def _hugging_face(args: argparse.Namespace, out: Path, type: str | None) -> dict
 def vocabulary(loaded) -> dict:
     """A GGUF file's own metadata, or what can be said of the tokenizer in them."""
     if loaded.kind == "gguf":
-        return {key: value for key, value in loaded.metadata.items() if key.startswith("tokenizer.")}
+        return {key: value for key, value in loaded.metadata.items() if key.startswith("tokenizer.")}  # its strings as they are, UTF-8 or not
     if loaded.tokenizer is None:
         return {}
     from pikojax.text.gguf_vocab_save import metadata

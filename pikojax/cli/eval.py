@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     require(args.max_tokens is None or args.max_tokens >= 2, f"--max-tokens {args.max_tokens} foretells nothing; give 2 or more")
-    text = _text(user_path(args.text, "--text"))
+    text = read_text(user_path(args.text, "--text"))
     from pikojax.formats.load import load
     from pikojax.train.likelihood import measure
 
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> dict:
     for each in (loaded, against):
         if each is not None:
             each.must_foretell()
-    ids, bos = _ids(loaded, text)
+    ids, bos = token_ids(loaded, text)
     if against is not None:
-        theirs, _ = _ids(against, text)
+        theirs, _ = token_ids(against, text)
         same = against.config.vocab_size == loaded.config.vocab_size and ids == theirs
         require(same, f"{args.against} has another vocabulary than {args.model}; compare models with the same one, others by their bits per byte")
     most = min(each.config.context for each in (loaded, against) if each)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict:
     return {"model": args.model, "text": args.text, "against": args.against, **result}
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8")
     except OSError as error:
@@ -63,11 +63,11 @@ def _text(file: Path) -> str:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}); convert it, as with iconv -t utf-8") from None
 
 
-def _ids(loaded, text: str) -> tuple[list[int], int | None]:
+def token_ids(loaded, text: str) -> tuple[list[int], int | None]:
     """The text's tokens, and the one that texts begin with, if they do."""
     tok = loaded.tokenizer
     require(tok is not None, f"{loaded.path} has no tokenizer, so it cannot read text; give a model that has one")
-    framed = tok.encode("a").tolist() if loaded.kind != "run" else []
+    framed = tok.encode("a").tolist() if loaded.framed else []
     bos = tok.bos_id if tok.bos_id is not None and framed[:1] == [tok.bos_id] else None
     ids = tok.encode(text, add_special_tokens=False, allowed_special=()).tolist()
     V = loaded.config.vocab_size

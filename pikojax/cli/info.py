@@ -3,8 +3,8 @@
     pikojax info model.gguf
     pikojax info runs/lightllm --json
 
-MODEL is a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf or an llama2.c .bin. Of mapped files only the head is read, but for
-what has to be put into another order: experts of Hugging Face folders, and q and k of Llama's GGUF files.
+MODEL is a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a quantized one, a .gguf or an llama2.c .bin. Of mapped files only the head is
+read, but for what has to be put into another order: q and k of Llama's GGUF files.
 """
 
 import argparse
@@ -42,20 +42,24 @@ def run(args: argparse.Namespace) -> dict:
 
 def _tokenizer(loaded) -> dict:
     """Kind and size of the tokenizer and the names of the chat templates; what cannot be read is said, not refused."""
+    found = {"tokenizer": None, "chat_templates": []}
     try:
         tok = loaded.tokenizer
-        tokenizer = tok and {"kind": tok.tree["model"].get("type"), "vocab_size": tok.vocab_size, "special": tok.n_special}
-        templates = loaded.chat_templates
-        return {"tokenizer": tokenizer, "chat_templates": [] if templates is None else list(templates.sources)}
+        found["tokenizer"] = tok and {"kind": tok.tree["model"].get("type"), "vocab_size": tok.vocab_size, "special": tok.n_special}
     except UserError as error:
-        return {"tokenizer": {"error": str(error)}, "chat_templates": []}
+        found["tokenizer"] = {"error": str(error)}
+    try:
+        found["chat_templates"] = [] if loaded.chat_templates is None else list(loaded.chat_templates.sources)
+    except UserError as error:
+        found["chat_template_error"] = str(error)
+    return found
 
 
 def lines(found: dict) -> list[str]:
     config, tokenizer = found["config"], found["tokenizer"]
     sizes = ", ".join(f"{name} {config[name]:,}" for name in ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_hidden") if config.get(name))
     words = "none" if tokenizer is None else tokenizer.get("error") or f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} tokens"
-    templates = ", ".join(found["chat_templates"]) or "none"
+    templates = found.get("chat_template_error") or ", ".join(found["chat_templates"]) or "none"
     head = [
         f"{found['model']}: {found['architecture']} ({found['format']})",
         f"  parameters     {found['parameters']:,}",

@@ -22,7 +22,7 @@ import pikojax
 from pikojax.cli import startup
 from pikojax.config import UserError
 
-VERBS = ("quickstart", "train", "eval", "generate", "chat", "info", "convert", "bench", "tokenizer", "doctor")
+VERBS = ("quickstart", "train", "eval", "generate", "chat", "inspect", "info", "convert", "quantize", "bench", "tokenizer", "doctor")
 WITH_MUCH_MEMORY = ("quickstart", "train", "bench")
 
 

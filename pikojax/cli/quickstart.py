@@ -2,7 +2,8 @@
 
 Makes the built-in corpus, trains the model of configs/quickstart.toml, shows samples as they get better, and leaves a run folder with
 checkpoints, curves and samples. A few steps are timed first; a slow machine takes fewer steps, as many as the time allows, so that
-the learning rate's schedule still ends where the run ends.
+the learning rate's schedule still ends where the run ends. Then the model is quantized to four bits, writes with and without guesses of
+what comes next, and shows how sure it was.
 
     pikojax quickstart --minutes 10 --dir my-first-model
 """
@@ -25,7 +26,8 @@ FOLDER = "pikojax-quickstart"
 MINUTES = 2.2
 BESIDES_STEPS = 1.15  # evaluation, samples and checkpoints, on top of the bare steps
 SLACK = 1.25  # a machine that slows down on the way may take so much longer: the last steps, at falling rates, gain the most
-END_S = 8.0  # the last evaluation, checkpoint and sample, after the steps
+END_S = 20.0  # after the steps: the last evaluation, checkpoint and sample, and writing in four bits
+PROMPT, TOKENS = "Once upon a time", 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +55,36 @@ def run(args: argparse.Namespace) -> dict:
         flush=True,
     )
     result = train.execute(config, print_config=False)
+    found = {} if result.get("stopped") == "interrupted" else in_four_bits(folder)
     print(next_steps(folder, command()))
-    return {**result, "total_s": time.monotonic() - begun_s}
+    return {**result, **found, "total_s": time.monotonic() - begun_s}
+
+
+def in_four_bits(folder: Path) -> dict:
+    """The trained model's weights quantized; the same text with and without guesses, and how sure the model was of it."""
+    import jax
+
+    from pikojax.cli.generate import show_uncertainty
+    from pikojax.formats.load import load
+    from pikojax.infer.engine import Engine, EngineConfig
+    from pikojax.kernels import prepare_tree
+    from pikojax.quant import quantize_tree
+
+    loaded = load(folder)
+    quantized = quantize_tree(loaded.params, "q4_0")
+    before, after = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (loaded.params, quantized))
+    print(f"3  Quantize to four bits: {before / 1e6:.1f} MB become {after / 1e6:.1f} MB. Write with them, then with guesses from the text itself.")
+    texts = {}
+    for how in ("off", "lookup"):
+        engine = Engine(loaded.model, loaded.config, prepare_tree(quantized), loaded.tokenizer, EngineConfig(slots=1, step_s=0.2, speculative=how))
+        texts[how] = engine.generate(PROMPT, max_tokens=TOKENS, temperature=0.5, slide=True, uncertainty=how == "off")
+    plain, guessed = texts["off"], texts["lookup"]
+    same = "the same text" if plain.ids == guessed.ids else "another text, which is a bug"
+    rate = lambda result: f"{result.tokens_per_s:,.0f} tokens/s"
+    print(f"   {rate(plain)} plain; {rate(guessed)} with guesses, {guessed.accepted_per_round:.2f} tokens a round: {same}. How sure it was:\n")
+    show_uncertainty(loaded.tokenizer, plain)
+    return {"bytes_float": before, "bytes_quantized": after, "plain_tokens_per_s": plain.tokens_per_s, "guessed_tokens_per_s": guessed.tokens_per_s,
+            "accepted_per_round": guessed.accepted_per_round, "same_text": plain.ids == guessed.ids}  # fmt: skip
 
 
 def fit_to_time(config: Config, step_s: float, budget_s: float, said: Collection[str] = ()) -> Config:
@@ -92,7 +122,7 @@ def next_steps(folder: Path, pikojax: str) -> str:
     name = shlex.quote(str(folder))
     files = [f"{file.name}: {what}" for file, what in ((folder / "curves.png", "the loss"), (folder / "samples.txt", "what it wrote")) if file.exists()]
     return f"""
-3  Done. In {name}/: {", ".join([*files, "config.toml, metrics.jsonl, checkpoints"])}.
+4  Done. In {name}/: {", ".join([*files, "config.toml, metrics.jsonl, checkpoints"])}.
 
 Try next:
   {pikojax} generate {name} --prompt "Once upon a time" --temperature 0.6

@@ -12,6 +12,7 @@ Leaves out: big-endian files, version 1, writing (`gguf_write.py`), what the ten
 """
 
 import mmap
+import re
 import struct
 from array import array
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pikojax.config import UserError
-from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+from pikojax.config import UserError, require
+from pikojax.formats.fields import short
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
+PART, MOST_PARTS = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})\.gguf", re.DOTALL), 1_000
 MOST_KEYS, MOST_TENSORS, MOST_STRINGS, LONGEST_NAME, MOST_DIMENSIONS = 4_096, 16_384, 4_000_000, 65_535, 4
 MOST_TEXT_BYTES = 4 << 20  # of all single strings together: chat templates, licences
 LEAST_KEY_BYTES, LEAST_TENSOR_BYTES = 8 + 1 + 4 + 1, 8 + 1 + 4 + 8 + 4 + 8
@@ -49,20 +52,21 @@ class TensorInfo(NamedTuple):
     type: str
     offset: int  # in the file
     n_bytes: int
+    part: int = 0  # which file, of a model in several
 
 
 class Strings(Sequence):
     """A long array of strings as the file has it: `strings[i]` is made when asked for."""
 
     def __init__(self, data, starts: array):
-        self._data, self._starts = data, starts
+        self.data, self._starts = data, starts
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def bytes_of(self, i: int) -> bytes:
         start = self._starts[i]
-        return bytes(self._data[start : start + int.from_bytes(self._data[start - 8 : start], "little")])
+        return bytes(self.data[start : start + int.from_bytes(self.data[start - 8 : start], "little")])
 
     def __getitem__(self, i):
         if isinstance(i, slice):
@@ -71,13 +75,13 @@ class Strings(Sequence):
 
 
 class GGUF:
-    def __init__(self, path: Path, metadata: dict[str, Any], tensors: dict[str, TensorInfo], data):
-        self.path, self.metadata, self.tensors, self._data = path, metadata, tensors, data
+    def __init__(self, path: Path, metadata: dict[str, Any], tensors: dict[str, TensorInfo], maps: list[mmap.mmap]):
+        self.path, self.metadata, self.tensors, self.maps = path, metadata, tensors, maps
 
     def bytes_of(self, name: str) -> np.ndarray:
         """The tensor's bytes as they lie in the file: uint8, mapped, read when touched."""
         info = self.tensors[name]
-        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset)
+        return np.frombuffer(self.maps[info.part], np.uint8, info.n_bytes, info.offset)
 
     def tensor(self, name: str) -> np.ndarray:
         """The tensor as numbers, mapped. bfloat16 comes as ml_dtypes' type; packed types only as `bytes_of`."""
@@ -113,6 +117,29 @@ def read(path: str | Path) -> GGUF:
         return _parse(path, _Reader(data))
     except _Wrong as wrong:
         raise UserError(f"{path}: {wrong}; download it again") from None
+
+
+def read_whole(path: str | Path) -> GGUF:
+    """The same of a model that may lie in several files, NAME-00001-of-00003.gguf …, whichever of them is given."""
+    first = read(path)
+    count = first.metadata.get("split.count")
+    if not isinstance(count, int) or count <= 1:
+        return first
+    named = PART.fullmatch(first.path.name)
+    good = named and int(named["count"]) == count <= MOST_PARTS
+    require(good, f"{first.path} is one of {short(count)} parts of a model; give them their names back, NAME-00001-of-{min(count, 99_999):05}.gguf …, or join them, by llama-gguf-split --merge")
+    parts = [read(first.path.with_name(f"{named['name']}-{i + 1:05}-of-{count:05}.gguf")) for i in range(count)]
+    tensors: dict[str, TensorInfo] = {}
+    for i, part in enumerate(parts):
+        said = part.metadata.get("split.no"), part.metadata.get("split.count")
+        require(all(type(n) is int for n in said) and said == (i, count), f"{part.path} says that it is part {short(said[0])} of {short(said[1])}; it is another model's, download it again")
+        again = next((name for name in part.tensors if name in tensors), None)
+        require(again is None, f"{part.path} has the tensor {short(again)} of a part before it; download it again")
+        tensors |= {name: info._replace(part=i) for name, info in part.tensors.items()}
+    wanted = parts[0].metadata.get("split.tensors.count", len(tensors))
+    require(type(wanted) is int and wanted == len(tensors), f"{first.path} and its parts have {len(tensors):,} tensors, they say {short(wanted)}; download them again")
+    metadata = {key: value for key, value in parts[0].metadata.items() if not key.startswith("split.")}
+    return GGUF(parts[0].path, metadata, tensors, [part.maps[0] for part in parts])
 
 
 class _Wrong(Exception):
@@ -172,7 +199,7 @@ def _parse(path: Path, reader: _Reader) -> GGUF:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or isinstance(alignment, bool) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise _Wrong(f"its alignment is {_short(str(alignment))}, wanted a power of two from 8 to {1 << 20:,}")
-    return GGUF(path, metadata, _placed(infos, -(-reader.at // alignment) * alignment, alignment, reader.size), reader.data)
+    return GGUF(path, metadata, _placed(infos, -(-reader.at // alignment) * alignment, alignment, reader.size), [reader.data])
 
 
 def _plausible(n: int, least_bytes: int, most: int, reader: _Reader, what: str) -> None:

@@ -5,7 +5,7 @@
 What the format does not say in a key is told by the tensors: biases that are there, a head that is not (then it is tied), rope_freqs.weight.
 Where a key is absent its value is llama.cpp's.
 
-Leaves out: the weights (`gguf_model.py`), mixtures of experts, Phi-3's long contexts (two lists of divisors, chosen by the text's length).
+Leaves out: the weights (`gguf_model.py`), mixtures of experts.
 """
 
 import math
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pikojax.config import require
+from pikojax.formats.fields import ABSENT, Fields, short
 from pikojax.llama_config import LlamaConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
@@ -23,10 +24,10 @@ SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
 NEUTRAL = {"tensor_data_layout", "rope.scaling.finetuned"}
 
 
-def to_config(metadata: Mapping, tensors: Mapping, file: str, divisors: np.ndarray | None = None) -> LlamaConfig:
-    """`divisors`: what rope_freqs.weight says."""
+def to_config(metadata: Mapping, tensors: Mapping, file: str, divisors: np.ndarray | None = None, long_divisors: np.ndarray | None = None) -> LlamaConfig:
+    """`divisors`: what rope_freqs.weight says; with `long_divisors`, what the two rope_factors of Phi-3 say."""
     architecture = _is_a_model(metadata, tensors, file)
-    keys, gemma = _Keys(metadata, architecture, file), architecture.startswith("gemma")
+    keys, gemma = _keys(metadata, architecture, file), architecture.startswith("gemma")
     d_model, n_layers = keys.needed("embedding_length"), keys.needed("block_count", most=4096)
     n_heads = keys.needed("attention.head_count")
     d_head = keys.whole("attention.key_length") or d_model // n_heads
@@ -64,100 +65,67 @@ def to_config(metadata: Mapping, tensors: Mapping, file: str, divisors: np.ndarr
     window = keys.whole("attention.sliding_window")
     every = keys.whole("attention.sliding_window_pattern", GLOBAL_EVERY.get(architecture))
     values |= {"window": window, "global_every": every if window else None}
-    values |= _rope(keys, architecture, d_head, values["context"], divisors)
+    values |= _rope(keys, architecture, d_head, values["context"], divisors, long_divisors)
     keys.done()
     return LlamaConfig(**values)
 
 
 def _is_a_model(metadata: Mapping, tensors: Mapping, file: str) -> str:
     """The architecture, if this is a whole model of one that is known."""
-    architecture, kind, parts = (metadata.get(key) for key in ("general.architecture", "general.type", "split.count"))
-    require(kind is None or isinstance(kind, str) and kind == "model", f"{file} holds {_short(kind)!r}, not a model; give the model that it belongs to")
+    architecture, kind = metadata.get("general.architecture"), metadata.get("general.type")
+    require(kind is None or isinstance(kind, str) and kind == "model", f"{file} holds {short(kind)!r}, not a model; give the model that it belongs to")
     known = isinstance(architecture, str) and architecture in ARCHITECTURES
-    require(known, f"{file} is of the architecture {_short(architecture)!r}; there are: {', '.join(ARCHITECTURES)}")
-    whole = parts is None or isinstance(parts, int) and parts <= 1
-    require(whole, f"{file} is one of {_short(parts)} parts of a model; join them first, by llama-gguf-split --merge")
+    require(known, f"{file} is of the architecture {short(architecture)!r}; there are: {', '.join(ARCHITECTURES)}")
     require(bool(tensors), f"{file} has no weights, only {'a vocabulary' if 'tokenizer.ggml.tokens' in metadata else 'metadata'}; give a whole model")
     good = "token_embd.weight" in tensors and len(tensors["token_embd.weight"].shape) == 2
     require(good, f"{file} lacks the matrix token_embd.weight; download it again")
     return architecture
 
 
-class _Keys:
-    """The keys of one architecture, each checked when taken; what is left must mean nothing. 0 stands for nothing, as llama.cpp has it."""
+def _keys(metadata: Mapping, architecture: str, file: str) -> Fields:
+    """The keys of one architecture."""
+    begin = architecture + "."
+    raw = {key.removeprefix(begin): value for key, value in metadata.items() if key.startswith(begin)}
+    return Fields(raw, file, f"{file} has {begin}", NEUTRAL, _plain, _is_nothing)
 
-    def __init__(self, metadata: Mapping, architecture: str, file: str):
-        self.raw = {key.removeprefix(architecture + "."): value for key, value in metadata.items() if key.startswith(architecture + ".")}
-        self.left, self.prefix, self.file = set(self.raw) - NEUTRAL, architecture + ".", file
 
-    def _take(self, name: str, default, good, wanted: str):
-        self.left.discard(name)
-        value = self.raw.get(name)
-        if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
-            value = value[0].item()  # one number for each layer, all alike
-        if value is None or _is_nothing(value):
-            return default
-        require(good(value), f"{self.file} has {self.prefix}{name} = {_short(value)}; wanted {wanted}")
-        return value
-
-    def whole(self, name: str, default: int | None = None, most: int = 1 << 24) -> int | None:
-        return self._take(name, default, lambda value: type(value) is int and 1 <= value <= most, f"one whole number from 1 to {most:,}")
-
-    def needed(self, name: str, most: int = 1 << 24) -> int:
-        value = self.whole(name, most=most)
-        require(value is not None, f"{self.file} lacks {self.prefix}{name}; download it again")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float | None:
-        value = self._take(name, default, lambda value: type(value) in (int, float) and 0 < value < 1e12, "a number above 0, below 1e12")
-        return None if value is None else float(value)
-
-    def text(self, name: str) -> str | None:
-        return self._take(name, None, lambda value: isinstance(value, str), "text")
-
-    def must_be(self, name: str, only) -> None:
-        """Here 0 and false are a value like others."""
-        self.left.discard(name)
-        value = self.raw.get(name, only)
-        good = isinstance(value, (int, float)) and value == only
-        require(good, f"{self.file} has {self.prefix}{name} = {_short(value)}; wanted {only}")
-
-    def done(self) -> None:
-        for name in sorted(self.left):
-            said = f"{self.file} has {self.prefix}{_short(name)} = {_short(self.raw[name])}"
-            require(_is_nothing(self.raw[name]), f"{said}, which is not known here and may change what the model says")
+def _plain(value):
+    """One number for each layer, all alike, is that number; 0 stands for nothing, as llama.cpp has it."""
+    if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
+        value = value[0].item()
+    return ABSENT if value is None or _is_nothing(value) else value
 
 
 def _is_nothing(value) -> bool:
     return not isinstance(value, np.ndarray) and value in (0, False, "") and not isinstance(value, bytes)
 
 
-def _short(value) -> str:
-    return "".join(char if char.isprintable() else "?" for char in " ".join(str(value)[:200].split())[:40])
-
-
-def _rope(keys: _Keys, architecture: str, d_head: int, context: int, divisors: np.ndarray | None) -> dict:
+def _rope(keys: Fields, architecture: str, d_head: int, context: int, divisors: np.ndarray | None, long_divisors: np.ndarray | None) -> dict:
     found = {"rope_base": keys.number("rope.freq_base", 1e4), "rope_fraction": (keys.whole("rope.dimension_count") or d_head) / d_head}
     if architecture == "gemma3":
         found["rope_base_local"] = keys.number("rope.freq_base_swa", 1e4)
-    if divisors is not None:
-        require(divisors.size <= 1 << 16, f"{keys.file} has {divisors.size:,} divisors of positions, more than any head is wide")
-        found["rope_divisors"] = tuple(divisors.reshape(-1).tolist())
+    for name, numbers in (("rope_divisors", divisors), ("rope_long_divisors", long_divisors)):
+        if numbers is not None:
+            require(numbers.size <= 1 << 16, f"{keys.file} has {numbers.size:,} divisors of positions, more than any head is wide")
+            found[name] = tuple(numbers.reshape(-1).tolist())
     older = keys.number("rope.scale_linear")
     kind, factor = keys.text("rope.scaling.type") or "linear", keys.number("rope.scaling.factor", older)
     known = ("none", "linear", "yarn")
-    require(kind in known, f"{keys.file} scales positions by {_short(kind)!r}, which is not known here; there are: {', '.join(known)}")
+    require(kind in known, f"{keys.file} scales positions by {short(kind)!r}, which is not known here; there are: {', '.join(known)}")
     original, attention = keys.whole("rope.scaling.original_context_length"), keys.number("rope.scaling.attn_factor", 1.0)
     fast, slow = (keys.number(f"rope.scaling.yarn_beta_{name}", usual) for name, usual in (("fast", 32.0), ("slow", 1.0)))
     for name in ("yarn_ext_factor", "yarn_attn_factor"):
         keys.must_be(f"rope.scaling.{name}", 1.0)
+    if long_divisors is not None:
+        require(factor is None, f"{keys.file} scales positions by {kind} and by rope_factors, which is not known here together")
+        return found | {"rope_scaling": "longrope", "rope_original_context": original or context, "rope_attention_factor": attention}
     if kind == "yarn" and factor is not None:
         found |= {"rope_scaling": "yarn", "rope_factor": factor, "rope_original_context": original or context}
         found |= {"rope_beta_fast": fast, "rope_beta_slow": slow}
         if attention != 1.0:  # which stands before yarn's own factor there, and in its place here
             found["rope_attention_factor"] = attention * (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)
         return found
-    require(attention == 1.0, f"{keys.file} has {keys.prefix}rope.scaling.attn_factor = {attention:g} without yarn, which is not known here")
+    require(attention == 1.0, f"{keys.file} has {architecture}.rope.scaling.attn_factor = {attention:g} without yarn, which is not known here")
     if kind == "linear" and factor is not None and factor != 1.0:
         found |= {"rope_scaling": "linear", "rope_factor": factor}
     return found

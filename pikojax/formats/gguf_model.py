@@ -10,29 +10,33 @@ Leaves out: the vocabulary (`pikojax/text/gguf_vocab.py`), writing (`gguf_write.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.formats import gguf, gguf_config
+from pikojax.formats import gguf, gguf_config, mapped
+from pikojax.formats.fields import short
 from pikojax.llama_config import LlamaConfig
 from pikojax.qtensor import FORMATS, QTensor
 
 INTERLEAVED = ("llama",)  # architectures whose rotated pairs are neighbours
-DIVISORS = "rope_freqs.weight"
+DIVISORS, FACTORS = "rope_freqs.weight", ("rope_factors_short.weight", "rope_factors_long.weight")
 
 
-def read(path: str | Path, dtype=np.float32):
-    """(config, params) with blocks as a tuple of layers. `dtype` is that of the weights that are not packed; None keeps the file's."""
-    return of_file(gguf.read(path), dtype)
+def read(path: str | Path, dtype=np.float32, place: Callable | None = None):
+    """(config, params) with blocks as a tuple of layers. `dtype` is that of the weights that are not packed; None keeps the file's.
+    `place` is handed each part, a matrix with its bias, or a norm, and what it returns stands in its place: what was read of the file for one
+    is then forgotten before the next is."""
+    return of_file(gguf.read_whole(path), dtype, place)
 
 
-def of_file(opened: gguf.GGUF, dtype=np.float32):
+def of_file(opened: gguf.GGUF, dtype=np.float32, place: Callable | None = None):
     tensors, file = opened.tensors, str(opened.path)
-    source = _Source(opened, dtype)
-    divisors = source.vector(DIVISORS, None) if DIVISORS in tensors else None
-    config = gguf_config.to_config(opened.metadata, tensors, file, divisors)
+    source = _Source(opened, dtype, place)
+    divisors, of_short, of_long = (source.vector(name, None) if name in tensors else None for name in (DIVISORS, *FACTORS))
+    config = gguf_config.to_config(opened.metadata, tensors, file, of_short if divisors is None else divisors, of_long)
     params = _params(config, source, opened.metadata["general.architecture"])
     source.done()
     return config, params
@@ -48,8 +52,11 @@ def in_halves(cfg: LlamaConfig, n_heads: int) -> np.ndarray:
 class _Source:
     """The tensors by name, each to be taken once."""
 
-    def __init__(self, opened: gguf.GGUF, dtype):
-        self.opened, self.file, self.dtype, self.left = opened, opened.path, dtype, set(opened.tensors)
+    def __init__(self, opened: gguf.GGUF, dtype, place: Callable | None):
+        self.opened, self.file, self.dtype, self.place, self.left = opened, opened.path, dtype, place, set(opened.tensors)
+
+    def placed(self, tree: dict) -> dict:
+        return mapped.placed(self.place, tree, self.opened.maps)
 
     def has(self, name: str) -> bool:
         return name in self.opened.tensors
@@ -81,7 +88,7 @@ class _Source:
 
     def done(self) -> None:
         if self.left:
-            raise UserError(f"{self.file} has the tensor {sorted(self.left)[0]}, which this architecture does not use; it may be another model's")
+            raise UserError(f"{self.file} has the tensor {short(sorted(self.left)[0])}, which this architecture does not use; it may be another model's")
 
 
 def picked(rows, which):
@@ -141,4 +148,4 @@ def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
     made = {"embed": source.rows("token_embd.weight", cfg.vocab_size, D), "norm": {"scale": source.vector("output_norm.weight", D)}}
     if not cfg.tie:
         made["head"] = as_kernel(source.rows("output.weight", cfg.vocab_size, D))
-    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+    return source.placed(made) | {"blocks": tuple(source.placed(block(layer)) for layer in range(cfg.n_layers))}

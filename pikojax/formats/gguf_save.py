@@ -11,8 +11,9 @@ Leaves out: architectures beside the Llama family, Phi-3's joined matrices.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -24,26 +25,31 @@ from pikojax.formats import gguf_config
 from pikojax.formats.gguf_model import DIVISORS, INTERLEAVED, in_halves, picked
 from pikojax.formats.gguf_write import Tensor, write
 from pikojax.formats.halves import narrowed
+from pikojax.formats.mapped import release
 from pikojax.llama_config import LlamaConfig
 from pikojax.models.llama import base_frequencies, scaled_frequencies
-from pikojax.qtensor import FORMATS, QTensor, dequantize, quantize
+from pikojax.qtensor import FORMATS, QTensor, dequantize
+from pikojax.quant.pack import in_parts
 from pikojax.quant.tree import rule_of, rules_for
 
-TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_0": 2, "q4_k": 14, "q6_k": 18}  # → general.file_type
-WEIGHTS_AT_ONCE = 1 << 22  # that are packed together; packing needs several times their memory
+TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q4_k": 14, "q5_k": 16, "q6_k": 18}  # → general.file_type
 LINEAR = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
 NORMS = {"norm1": "attn_norm", "norm2": "ffn_norm", "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post1": "post_attention_norm", "post2": "post_ffw_norm"}
 _FLOATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
-def save(path: str | Path, cfg: LlamaConfig, params: dict, type: str | None = None, vocabulary: Mapping | None = None, name: str = "") -> int:
-    """The bytes written. `vocabulary`: metadata of a tokenizer (`text.gguf_vocab_save`, or another GGUF file's)."""
+def save(path: str | Path, cfg: LlamaConfig, params: dict, type: str | None = None, vocabulary: Mapping | None = None, name: str = "",
+         types: Mapping[str, str | None] | None = None, pack: Callable[[str], QTensor] | None = None) -> int:  # fmt: skip
+    """The bytes written. `vocabulary`: metadata of a tokenizer (`text.gguf_vocab_save`, or another GGUF file's). `types`: of each matrix by its path,
+    in place of the rules; `pack`: what packs the matrix at a path when its turn comes (`quant.pack.Packer`)."""
     require(type is None or type in TYPES, f"type {type!r} is unknown; choose from {', '.join(TYPES)}")
-    require(isinstance(cfg, LlamaConfig), f"only models of the Llama family are written as GGUF, this is {cfg.name!r}; give another model")
-    require(cfg.n_experts is None, "mixtures of experts are not written as GGUF yet; convert to a Hugging Face folder")
+    require(isinstance(cfg, LlamaConfig), f"only models of the Llama family are written as GGUF, this is {cfg.name!r}; write a folder, by a name without .gguf")
+    require(cfg.n_experts is None, "mixtures of experts are not written as GGUF yet; write a folder, by a name without .gguf")
     cfg = _with_divisors(cfg)
     architecture = _architecture(cfg)
-    tensors = _tensors(cfg, params, type, architecture in INTERLEAVED)
+    if types is None:
+        types = {path: rule_of(path, rules_for(type)).format if type in FORMATS else type for path in _matrices(cfg)}
+    tensors = _tensors(cfg, params, types, pack, architecture in INTERLEAVED)
     metadata = {"general.architecture": architecture, "general.type": "model", "general.name": name or Path(path).stem}
     metadata |= {f"{architecture}.{key}": value for key, value in _keys(cfg, architecture).items()}
     metadata |= {"general.quantization_version": 2} if any(tensor.type in FORMATS for tensor in tensors) else {}
@@ -103,10 +109,14 @@ def _prove(cfg: LlamaConfig, metadata: Mapping, tensors: Mapping[str, Tensor], a
 # ---------------------------------------------------------------- tensors
 
 
-def _tensors(cfg: LlamaConfig, params: dict, type: str | None, interleaved: bool) -> list[Tensor]:
-    """In the file's order. Nothing is packed before it is written."""
-    kind_of = lambda path: rule_of(path, rules_for(type)).format if type in FORMATS else type
-    made = [_matrix("token_embd.weight", _rows(params["embed"], table=True), kind_of("embed"))]
+def _matrices(cfg: LlamaConfig) -> list[str]:
+    return ["embed", "head", *(f"blocks/{layer}/{name}/kernel" for layer in range(cfg.n_layers) for name in LINEAR)]
+
+
+def _tensors(cfg: LlamaConfig, params: dict, types: Mapping[str, str | None], pack, interleaved: bool) -> list[Tensor]:
+    """In the file's order. Nothing is put into another order or packed before it is written."""
+    matrix = lambda theirs, path, leaf, **options: _matrix(theirs, leaf, types[path], pack and functools.partial(pack, path), **options)
+    made = [matrix("token_embd.weight", "embed", params["embed"], table=True)]
     if cfg.rope_divisors is not None:
         made.append(_vector(DIVISORS, np.array(cfg.rope_divisors, np.float32)))
     interleave = {name: np.argsort(in_halves(cfg, n)) for name, n in (("q", cfg.n_heads), ("k", cfg.n_kv_heads))} if interleaved else {}
@@ -117,23 +127,15 @@ def _tensors(cfg: LlamaConfig, params: dict, type: str | None, interleaved: bool
                 made.append(_vector(f"blk.{layer}.{NORMS[name]}.weight", parts["scale"]))
                 continue
             order, theirs = interleave.get(name, slice(None)), f"blk.{layer}.{LINEAR[name]}"
-            made.append(_matrix(f"{theirs}.weight", picked(_rows(parts["kernel"]), order), kind_of(f"blocks/{name}/kernel")))
+            made.append(matrix(f"{theirs}.weight", f"blocks/{layer}/{name}/kernel", parts["kernel"], order=order))
             if "bias" in parts:
                 made.append(_vector(f"{theirs}.bias", np.asarray(parts["bias"])[order]))
     made.append(_vector("output_norm.weight", params["norm"]["scale"]))
-    return made if cfg.tie else [*made, _matrix("output.weight", _rows(params["head"]), kind_of("head"))]
+    return made if cfg.tie else [*made, matrix("output.weight", "head", params["head"])]
 
 
 def _layer(blocks, layer: int) -> dict:
     return jax.tree.map(lambda leaf: leaf[layer], blocks) if isinstance(blocks, dict) else blocks[layer]
-
-
-def _rows(leaf, table: bool = False):
-    """A matrix by outputs, as GGUF has it."""
-    if isinstance(leaf, QTensor):
-        require(leaf.layout == "canonical", "weights that were prepared for a kernel cannot be written; load the model with ready=False")
-        return dataclasses.replace(leaf, data=np.asarray(leaf.data))
-    return np.asarray(leaf) if table else np.asarray(leaf).T
 
 
 def _vector(name: str, values) -> Tensor:
@@ -141,28 +143,33 @@ def _vector(name: str, values) -> Tensor:
     return Tensor(name, values.shape, "f32", lambda: values)
 
 
-def _matrix(name: str, rows, type: str | None) -> Tensor:
-    packed = isinstance(rows, QTensor)
-    shape = rows.shape[::-1] if packed else rows.shape
-    stored = rows.format if packed else _FLOATS.get(str(rows.dtype), "")
+def _matrix(name: str, leaf, type: str | None, pack=None, table: bool = False, order=slice(None)) -> Tensor:
+    packed = isinstance(leaf, QTensor)
+    require(not packed or leaf.layout == "canonical", "weights that were prepared for a kernel cannot be written; load the model with ready=False")
+    leaf = leaf if packed else np.asarray(leaf)
+    shape = leaf.shape if table and not packed else leaf.shape[::-1]  # by outputs, as GGUF has it
+    stored = leaf.format if packed else _FLOATS.get(str(leaf.dtype), "")
     require(type or stored, f"{name} is of a type that GGUF does not have here; give a --type")
     type = type or stored
     if type in FORMATS and shape[1] % FORMATS[type].block_weights:
         type = "q8_0" if shape[1] % 32 == 0 else "f16"
-    if packed and type == rows.format:
+    if packed and type == leaf.format:
         require(FORMATS[type].gguf, f"{name} is packed as {type}, which GGUF does not have; give a type")
-        return Tensor(name, shape, type, lambda: rows.data)
+        return Tensor(name, shape, type, lambda: picked(dataclasses.replace(leaf, data=np.asarray(leaf.data)), order).data)
     again = packed and type in FORMATS
-    require(not again, f"{name} is packed as {rows.format if packed else ''}; packing it again as {type} would lose more: give the model before it was packed, or no type")
-    floats = lambda: np.asarray(dequantize(jax.tree.map(jnp.asarray, rows))).T if packed else rows
+    require(not again, f"{name} is packed as {leaf.format if packed else ''}; packing it again as {type} would lose more: give the model before it was packed, or no type")
     if type in FORMATS:
-        return Tensor(name, shape, type, lambda: _packed(rows, type))
-    if type == "bf16":
-        return Tensor(name, shape, type, lambda: np.ascontiguousarray(rows))
-    return Tensor(name, shape, type, lambda: np.ascontiguousarray(narrowed(floats(), {"f32": np.float32, "f16": np.float16}[type], name)))
 
+        def packed_rows() -> np.ndarray:
+            made = pack() if pack else in_parts(leaf, type, table)[0]
+            release(leaf)
+            return picked(made, order).data
 
-def _packed(rows: np.ndarray, type: str) -> np.ndarray:
-    step = max(1, WEIGHTS_AT_ONCE // rows.shape[1])
-    parts = (rows[at : at + step].astype(np.float32) for at in range(0, len(rows), step))
-    return np.concatenate([np.asarray(quantize(part.T, type).data) for part in parts])
+        return Tensor(name, shape, type, packed_rows)
+
+    def floats() -> np.ndarray:
+        values = np.asarray(dequantize(jax.tree.map(jnp.asarray, leaf))) if packed else leaf
+        rows = (values if table and not packed else values.T)[order]
+        return np.ascontiguousarray(rows if type == "bf16" else narrowed(rows, {"f32": np.float32, "f16": np.float16}[type], name))
+
+    return Tensor(name, shape, type, floats)

@@ -2,13 +2,11 @@
 
     write("model.gguf", {"general.architecture": "llama", …}, [Tensor("output_norm.weight", (64,), "f32", lambda: array), …])
 
-The file appears whole under its name or not at all: it is written under another, brought to the disk, and renamed.
+The file appears whole under its name or not at all.
 
 Leaves out: what the tensors mean (`gguf_save.py`), splitting a model into several files.
 """
 
-import contextlib
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pikojax.config import UserError, require
-from pikojax.formats.gguf import ARRAY, BOOL, MAGIC, NUMBERS, STRING, TENSOR_TYPES, VERSIONS
+from pikojax.config import require
+from pikojax.formats.gguf import ARRAY, BOOL, MAGIC, NUMBERS, STRING, TENSOR_TYPES, VERSIONS, Strings
+from pikojax.formats.mapped import release
+from pikojax.formats.whole import whole_file
 
 ALIGNMENT = 32
 _TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
@@ -39,22 +39,10 @@ class Tensor(NamedTuple):
 
 def write(path: str | Path, metadata: Mapping, tensors: Sequence[Tensor]) -> int:
     """The bytes written."""
-    path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.gguf")
-    try:
-        with open(beside, "wb") as file:
-            for part in _parts(metadata, tensors):
-                file.write(part)
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give a writable place with space on its disk") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return size
+    with whole_file(Path(path)) as file:
+        for part in _parts(metadata, tensors):
+            file.write(part)
+        return file.tell()
 
 
 def _parts(metadata: Mapping, tensors: Sequence[Tensor]) -> Iterable[bytes | memoryview]:
@@ -72,11 +60,15 @@ def _parts(metadata: Mapping, tensors: Sequence[Tensor]) -> Iterable[bytes | mem
         data = np.ascontiguousarray(tensor.make()).view(np.uint8).reshape(-1)
         assert data.size == tensor.n_bytes, f"{tensor.name} has {data.size} bytes, wanted {tensor.n_bytes}"
         yield data.data
+        release(data)
         yield bytes(-data.size % ALIGNMENT)
 
 
 def _text(text: str) -> bytes:
-    data = text.encode()
+    return _bytes(text.encode(errors="replace"))  # half a surrogate, which file names may have, is no Unicode
+
+
+def _bytes(data: bytes) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
@@ -93,5 +85,7 @@ def _value(key: str, value) -> tuple[int, bytes]:
     if isinstance(value, np.ndarray):
         require(value.ndim == 1 and value.dtype in _VALUE_TYPES, f"GGUF has no value like {key}, an array of {value.dtype}")
         return ARRAY, struct.pack("<IQ", _VALUE_TYPES[value.dtype], len(value)) + value.tobytes()
+    if isinstance(value, Strings):  # as another file has them, whether they are UTF-8 or not
+        return ARRAY, struct.pack("<IQ", STRING, len(value)) + b"".join(map(_bytes, map(value.bytes_of, range(len(value)))))
     require(isinstance(value, Sequence) and all(isinstance(item, str) for item in value), f"GGUF has no value like {key}, {type(value).__name__}")
     return ARRAY, struct.pack("<IQ", STRING, len(value)) + b"".join(map(_text, value))

@@ -12,10 +12,11 @@ Leaves out: weights (`huggingface.py`), the tokenizer.
 import math
 from collections.abc import Mapping
 
-from pikojax.config import GPTConfig, UserError, require
+from pikojax.config import GPTConfig, require
+from pikojax.formats.fields import Fields, short
 from pikojax.llama_config import LlamaConfig
 
-LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe")
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3_text", "mixtral", "qwen2_moe", "qwen3_moe", "smollm3")
 NEUTRAL = {
     "_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache", "model_type", "initializer_range",
     "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "residual_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id",
@@ -30,10 +31,9 @@ NEUTRAL = {
     "is_llama_config", "transformers.js_config", "neftune_noise_alpha", "output_router_logits", "router_aux_loss_coef",
     "router_jitter_noise", "attn_pdrop", "gradient_checkpointing",
 }  # fmt: skip
-WITHOUT_MEANING = (None, False, [], {}, "", 0)
 # What a family has where the field is absent: sliding_window, num_key_value_heads, head_dim, both softcaps.
 WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "qwen2_moe", "qwen3_moe"), 4096)
-HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4, "mixtral": 8, "qwen2_moe": 16, "qwen3_moe": 4}
+HEADS_KV = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma2": 4, "gemma3_text": 4, "mixtral": 8, "qwen2_moe": 16, "qwen3_moe": 4, "smollm3": 4}
 WIDTHS = {"qwen3": 128, "gemma2": 256, "gemma3_text": 256}
 SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
 GELUS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
@@ -42,16 +42,16 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", **GELUS}
 
 def to_config(raw: Mapping):
     """A LlamaConfig, GPTConfig or BertConfig. Raises UserError for what this file does not know."""
-    fields = _Fields(raw)
+    fields = _fields(raw)
     family, others = fields.text("model_type"), {"gpt2": _gpt2, "bert": _bert}
     known = (*LLAMAS, *others)
-    require(family in known, f"config.json is of the architecture {_short(family)!r}; there are: {', '.join(known)}")
+    require(family in known, f"config.json is of the architecture {short(family)!r}; there are: {', '.join(known)}")
     config = others[family](fields) if family in others else _llama(fields, family)
     fields.done()
     return config
 
 
-def _gpt2(fields: "_Fields") -> GPTConfig:
+def _gpt2(fields: Fields) -> GPTConfig:
     """GPT-2: our `classic` preset with biases and the GELU of tanh. What its config says of summaries is of other heads."""
     fields.left -= {name for name in fields.raw if name.startswith("summary_")} | {"n_ctx", "reorder_and_upcast_attn"}
     require(fields.flag("scale_attn_weights", True), "config.json has scale_attn_weights = false, which is not known here")
@@ -69,12 +69,12 @@ def _gpt2(fields: "_Fields") -> GPTConfig:
     )
 
 
-def _bert(fields: "_Fields"):
+def _bert(fields: Fields):
     from pikojax.models.bert import BertConfig  # which loads JAX
 
     fields.left -= {"hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "tie_word_embeddings"}
     kind = fields.text("position_embedding_type") or "absolute"
-    require(kind == "absolute", f"config.json has position_embedding_type = {_short(kind)}, which is not known here; wanted absolute")
+    require(kind == "absolute", f"config.json has position_embedding_type = {short(kind)}, which is not known here; wanted absolute")
     require(not fields.flag("is_decoder", False), "config.json has is_decoder = true: a BERT that sees no later words is not known here")
     return BertConfig(
         d_model=fields.needed("hidden_size"),
@@ -89,11 +89,11 @@ def _bert(fields: "_Fields"):
     )
 
 
-def _llama(fields: "_Fields", family: str) -> LlamaConfig:
+def _llama(fields: Fields, family: str) -> LlamaConfig:
     gemma = family.startswith("gemma")
     n_heads, d_model = fields.needed("num_attention_heads"), fields.needed("hidden_size")
     cap_scores, cap_logits = SOFTCAPS.get(family, (None, None))
-    biased = family in ("llama", "qwen3", "gemma2", "gemma3_text", "qwen3_moe") and fields.flag("attention_bias", False)
+    biased = family in ("llama", "qwen3", "gemma2", "gemma3_text", "qwen3_moe", "smollm3") and fields.flag("attention_bias", False)
     values = dict(
         d_model=d_model,
         n_layers=fields.needed("num_hidden_layers", most=4096),
@@ -104,10 +104,10 @@ def _llama(fields: "_Fields", family: str) -> LlamaConfig:
         vocab_size=fields.needed("vocab_size"),
         context=fields.needed("max_position_embeddings"),
         norm_eps=fields.number("rms_norm_eps") or (1e-5 if family in ("phi3", "mixtral") else 1e-6),
-        tie=fields.flag("tie_word_embeddings", gemma),
+        tie=fields.flag("tie_word_embeddings", gemma or family == "smollm3"),
         qkv_bias=biased or family == "qwen2" or family == "qwen2_moe" and fields.flag("qkv_bias", True),
         out_bias=biased,
-        mlp_bias=family == "llama" and fields.flag("mlp_bias", False),
+        mlp_bias=family in ("llama", "smollm3") and fields.flag("mlp_bias", False),
         qk_norm=family in ("qwen3", "gemma3_text", "qwen3_moe"),
         post_norms=gemma,
         embed_scale=math.sqrt(d_model) if gemma else 1.0,
@@ -118,11 +118,13 @@ def _llama(fields: "_Fields", family: str) -> LlamaConfig:
     )
     if gemma and (scalar := fields.number("query_pre_attn_scalar", 256)) is not None:
         values["attention_scale"] = scalar**-0.5
+    if family == "smollm3":
+        values["nope_every"] = _without_positions(fields, values["n_layers"])
     values |= _experts(fields, family) | _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
     return LlamaConfig(**values)
 
 
-def _experts(fields: "_Fields", family: str) -> dict:
+def _experts(fields: Fields, family: str) -> dict:
     most = {"most": 4096}
     if family == "mixtral":
         return dict(n_experts=fields.whole("num_local_experts", **most) or 8, n_experts_used=fields.whole("num_experts_per_tok", **most) or 2)
@@ -138,57 +140,12 @@ def _experts(fields: "_Fields", family: str) -> dict:
     return values | dict(norm_topk=fields.flag("norm_topk_prob", False), d_expert=fields.whole("moe_intermediate_size") or width)
 
 
-class _Fields:
-    """Fields of a config.json, or of an object inside it, each checked when taken; what is left must mean nothing. An absent field is its
-    default; a null stays None."""
-
-    def __init__(self, raw: Mapping, prefix: str = ""):
-        self.raw, self.left, self.prefix = raw, set(raw) - NEUTRAL, prefix
-
-    def _take(self, name: str, default, good, wanted: str):
-        self.left.discard(name)
-        value = self.raw.get(name, default)
-        require(value is None or good(value), f"config.json has {self.prefix}{name} = {_short(value)}; wanted {wanted}")
-        return value
-
-    def whole(self, name: str, default: int | None = None, most: int = 1 << 24, least: int = 1) -> int | None:
-        good = lambda value: type(value) is int and least <= value <= most
-        return self._take(name, default, good, f"a whole number from {least} to {most:,}")
-
-    def needed(self, name: str, most: int = 1 << 24) -> int:
-        value = self.whole(name, most=most)
-        require(value is not None, f"config.json has {name} = None; wanted a whole number from 1 to {most:,}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float | None:
-        good = lambda value: type(value) in (int, float) and 0 < value < 1e12
-        return self._take(name, default, good, "a number above 0, below 1e12")
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._take(name, default, lambda value: isinstance(value, bool), "true or false")
-        return default if value is None else value
-
-    def text(self, name: str) -> str | None:
-        return self._take(name, None, lambda value: isinstance(value, str), "text")
-
-    def mapping(self, name: str) -> Mapping | None:
-        return self._take(name, None, lambda value: isinstance(value, Mapping), "an object")
-
-    def list_of(self, name: str) -> list | None:
-        return self._take(name, None, lambda value: isinstance(value, list), "a list")
-
-    def done(self) -> None:
-        unknown = sorted(name for name in self.left if self.raw[name] not in WITHOUT_MEANING)
-        if unknown:
-            shown = f"{self.prefix}{_short(unknown[0])} = {_short(self.raw[unknown[0]])}"
-            raise UserError(f"config.json has {shown}, which is not known here and may change what the model says")
+def _fields(raw: Mapping, inside: str = "") -> Fields:
+    """Of a config.json, or of an object inside it. An absent field is its default; a null stays None."""
+    return Fields(raw, "config.json", f"config.json has {inside}", NEUTRAL)
 
 
-def _short(value) -> str:
-    return "".join(char if char.isprintable() else "?" for char in str(value)[:40])
-
-
-def _activation(fields: _Fields, gemma: bool) -> str:
+def _activation(fields: Fields, gemma: bool) -> str:
     """Gemma's is `hidden_activation`; the `hidden_act` that stands beside it in the first files was a mistake."""
     usual = fields.text("hidden_act") or "silu"
     name = (fields.text("hidden_activation") or "gelu_pytorch_tanh") if gemma else usual
@@ -196,14 +153,14 @@ def _activation(fields: _Fields, gemma: bool) -> str:
 
 
 def _one_of(known: Mapping[str, str], name: str) -> str:
-    require(name in known, f"config.json has the activation {_short(name)!r}; there are: {', '.join(known)}")
+    require(name in known, f"config.json has the activation {short(name)!r}; there are: {', '.join(known)}")
     return known[name]
 
 
-def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
+def _layers(fields: Fields, family: str, n_layers: int) -> dict:
     """Which layers see only a window. Llama ignores what is said of windows, Qwen too unless `use_sliding_window` is true."""
     qwen, gemma = family.startswith("qwen"), family.startswith("gemma")
-    seen = family == "llama" or qwen and not fields.flag("use_sliding_window", False)  # in full, by every layer
+    seen = family in ("llama", "smollm3") or qwen and not fields.flag("use_sliding_window", False)  # in full, by every layer
     kinds, window = fields.list_of("layer_types"), fields.whole("sliding_window", WINDOWS.get(family), least=0 if seen else 1)
     first_local = fields.whole("max_window_layers", 28, least=0)
     if family == "gemma2":
@@ -220,7 +177,7 @@ def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
         window = None
     if kinds is not None:
         require(len(kinds) == n_layers, f"config.json lists layer_types for {len(kinds)} layers, it has {n_layers}")
-        strange = [_short(kind) for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+        strange = [short(kind) for kind in kinds if kind not in ("full_attention", "sliding_attention")]
         require(not strange, f"config.json has layers of {', '.join(strange[:1])}; wanted full_attention or sliding_attention")
         local = [kind == "sliding_attention" for kind in kinds]
     elif gemma:
@@ -242,41 +199,53 @@ def _layers(fields: _Fields, family: str, n_layers: int) -> dict:
     return {"window": window, "global_every": every}
 
 
-def _rope(fields: _Fields, family: str, context: int) -> dict:
+def _without_positions(fields: Fields, n_layers: int) -> int | None:
+    """SmolLM3: its list has 1 for layers with positions."""
+    listed, every = fields.list_of("no_rope_layers"), fields.whole("no_rope_layer_interval", 4, most=4096)
+    if listed is not None and listed == [1] * n_layers:
+        return None
+    if listed is not None and 0 in listed:
+        every = listed.index(0) + 1
+    regular = listed in (None, [int((layer + 1) % (every or 4) != 0) for layer in range(n_layers)])
+    require(regular, f"config.json has no_rope_layers = {short(listed)}; wanted a 1 for each layer and every n-th a 0")
+    return every or 4
+
+
+def _rope(fields: Fields, family: str, context: int) -> dict:
     """Both ways of saying it: rope_theta with rope_scaling, and the newer rope_parameters."""
     base, scaling, local_base = fields.number("rope_theta"), fields.mapping("rope_scaling"), fields.number("rope_local_base_freq")
     both, original, name = fields.mapping("rope_parameters"), fields.whole("original_max_position_embeddings"), "rope_scaling."
     if both is not None:
         scaling, name = both, "rope_parameters."
     if both is not None and family == "gemma3_text" and "full_attention" in both:
-        halves = _Fields(both, name)
+        halves = _fields(both, name)
         scaling, of_local = halves.mapping("full_attention"), halves.mapping("sliding_attention")
         halves.done()
-        local = _Fields(of_local or {}, name + "sliding_attention.")
+        local = _fields(of_local or {}, name + "sliding_attention.")
         kind = local.text("rope_type")
         require(
             kind in (None, "default"),
-            f"config.json scales positions of local layers by {_short(kind)!r}, which is not known here",
+            f"config.json scales positions of local layers by {short(kind)!r}, which is not known here",
         )
         local_base = local.number("rope_theta") or local_base
         local.done()
-    scaling = _Fields(scaling or {}, name)
+    scaling = _fields(scaling or {}, name)
     base = scaling.number("rope_theta") or base
-    found = {"rope_base": float(base or (1e6 if family in ("gemma3_text", "mixtral") else 1e4))}
+    found = {"rope_base": float(base or {"gemma3_text": 1e6, "mixtral": 1e6, "smollm3": 2e6}.get(family, 1e4))}
     if family == "gemma3_text":
         found["rope_base_local"] = float(local_base or 1e4)
     kind, older = scaling.text("rope_type"), scaling.text("type")
-    found |= _scaled(scaling, kind or older or "default", original or context)
+    found |= _scaled(scaling, kind or older or "default", original, context)
     if (part := scaling.number("partial_rotary_factor")) is not None:
         found["rope_fraction"] = float(part)
     scaling.done()
     return found
 
 
-def _scaled(scaling: _Fields, kind: str, original: int) -> dict:
-    known = ("default", "linear", "llama3", "yarn")
+def _scaled(scaling: Fields, kind: str, original: int | None, context: int) -> dict:
+    known = ("default", "linear", "llama3", "yarn", "longrope")
     require(
-        kind in known, f"config.json scales positions by {_short(kind)!r}, which is not known here; there are: {', '.join(known)}"
+        kind in known, f"config.json scales positions by {short(kind)!r}, which is not known here; there are: {', '.join(known)}"
     )
     if kind == "default":
         return {}
@@ -286,7 +255,13 @@ def _scaled(scaling: _Fields, kind: str, original: int) -> dict:
     if kind == "yarn":
         ours |= {"beta_fast": "rope_beta_fast", "beta_slow": "rope_beta_slow", "attention_factor": "rope_attention_factor"}
         require(scaling.flag("truncate", True), "config.json scales positions with truncate = false, which is not known here")
+    if kind == "longrope":
+        ours |= {"attention_factor": "rope_attention_factor"}
     found = {to: value for name, to in ours.items() if (value := scaling.number(name)) is not None}
     if kind != "linear":
-        found["rope_original_context"] = scaling.whole("original_max_position_embeddings") or original
+        found["rope_original_context"] = scaling.whole("original_max_position_embeddings") or original or context
+    if kind in ("yarn", "longrope"):
+        found.setdefault("rope_factor", context / found["rope_original_context"])
+    if kind == "longrope":
+        found |= {to: scaling.numbers(name) for name, to in (("short_factor", "rope_divisors"), ("long_factor", "rope_long_divisors"))}
     return {"rope_scaling": kind, **found}

@@ -12,8 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import jax
@@ -23,14 +21,14 @@ from pikojax.config import UserError, require, user_path
 from pikojax.formats import hf_config
 from pikojax.formats.halves import narrowed
 from pikojax.formats.huggingface import ALONE, CONFIG, READERS
+from pikojax.formats.whole import made_whole
 from pikojax.qtensor import QTensor
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md", ".tiktoken")  # all that is replaced with a model folder
 PREFIX = {"gpt": "transformer.", "llama": "model."}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
            "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
-           "qwen3_moe": "Qwen3MoeForCausalLM"}  # fmt: skip
+           "qwen3_moe": "Qwen3MoeForCausalLM", "smollm3": "SmolLM3ForCausalLM"}  # fmt: skip
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
@@ -44,18 +42,9 @@ def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, for
     _pour(READERS[cfg.name](cfg, blank, lambda array: array), params, "params")
     for name in blank.less_1:  # in float32: near 1 a half has no digits left for what is subtracted from
         blank.tensors[name] = (blank.tensors[name] - np.float32(1)).astype(dtype)
-    _refuse_taken(folder, force)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
-            _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
-            _rename(beside, folder, force)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder} ({error.strerror}); choose another place") from None
+    with made_whole(folder, force, CONFIG) as beside:
+        ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
+        _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
     return folder
 
 
@@ -105,10 +94,12 @@ def _llama(cfg, family: str) -> dict:
         rms_norm_eps=cfg.norm_eps, hidden_act=ACTIVATIONS[cfg.activation], tie_word_embeddings=cfg.tie, rope_theta=cfg.rope_base,
     )  # fmt: skip
     kinds = ["sliding_attention" if cfg.is_local(layer) else "full_attention" for layer in range(cfg.n_layers)]
-    if family in ("llama", "qwen3", "qwen3_moe"):
+    if family in ("llama", "qwen3", "qwen3_moe", "smollm3"):
         raw["attention_bias"] = cfg.qkv_bias
-    if family == "llama":
+    if family in ("llama", "smollm3"):
         raw["mlp_bias"] = cfg.mlp_bias
+    if family == "smollm3":
+        raw["no_rope_layers"] = [int(cfg.is_turned(layer)) for layer in range(cfg.n_layers)]
     if family in ("mistral", "mixtral"):
         raw["sliding_window"] = cfg.window
     if family.startswith("qwen") and cfg.window is not None:
@@ -136,7 +127,10 @@ def _rope(cfg) -> dict:
         scaling |= {"low_freq_factor": cfg.rope_low_factor, "high_freq_factor": cfg.rope_high_factor}
     if cfg.rope_scaling == "yarn":
         scaling |= {"beta_fast": cfg.rope_beta_fast, "beta_slow": cfg.rope_beta_slow}
-        scaling |= {} if cfg.rope_attention_factor is None else {"attention_factor": cfg.rope_attention_factor}
+    if cfg.rope_scaling == "longrope":
+        scaling |= {"short_factor": list(cfg.rope_divisors), "long_factor": list(cfg.rope_long_divisors)}
+    if cfg.rope_attention_factor is not None:
+        scaling["attention_factor"] = cfg.rope_attention_factor
     return {"rope_scaling": scaling}
 
 
@@ -156,6 +150,9 @@ class _Blank:
 
     def __init__(self, prefix: str, family: str, dtype):
         self.prefix, self.family, self.dtype, self.tensors, self.less_1, self.left = prefix, family, dtype, {}, [], set()
+
+    def placed(self, tree: dict) -> dict:
+        return tree
 
     def has(self, name: str) -> bool:
         return "block_sparse_moe" in name and self.family == "mixtral"
@@ -204,21 +201,9 @@ def _pour(into, params, path: str) -> None:
 # ---------------------------------------------------------------- files
 
 
-def _refuse_taken(folder: Path, force: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    require(folder.is_dir() and not folder.is_symlink(), f"{folder} exists and is no folder; give another name")
-    entries = list(folder.iterdir())
-    model = any(entry.name == CONFIG for entry in entries) and any(entry.suffix == ".safetensors" for entry in entries)
-    ours = not entries or model and all(entry.is_file() and entry.suffix in MODEL_FILES for entry in entries)
-    require(ours, f"{folder} holds something else than a model; give another name")
-    require(force, f"{folder} exists; force replaces it")
-
-
 def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | None) -> None:
     from safetensors.numpy import save_file
 
-    os.chmod(folder, 0o755)
     (folder / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / ALONE, metadata={"format": "pt"})  # without which transformers refuses it
     os.chmod(folder / ALONE, 0o644)
@@ -228,33 +213,3 @@ def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | Non
         (folder / TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}) + "\n", encoding="utf-8")
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    for file in [*folder.iterdir(), folder]:
-        _sync(file)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _rename(beside: Path, folder: Path, force: bool) -> None:
-    """What was there before is put aside first and removed last."""
-    if force and folder.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        try:
-            os.rename(folder, aside)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        try:
-            os.rename(beside, folder)
-        except BaseException:  # Ctrl-C too
-            os.rename(aside, folder)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(beside, folder)
-    _sync(folder.parent)

@@ -2,12 +2,13 @@
 
     model.layers.3.self_attn.q_proj.weight [out, in]   →   params["blocks"][3]["q"]["kernel"] [in, out]
 
-Tensors come one at a time from the mapped files, so that memory holds the model once. Each tensor of the files is used once and each
+Tensors come one at a time from the mapped files, and each is placed before the next are read, so that memory holds the model once; not
+placed, experts are copies, for they are read into stacks. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
 Each reader is a function from a source of tensors to our tree, and says alone what tensor goes where: `hf_write.py` runs it backwards.
 
-Leaves out: writing, downloads.
+Leaves out: writing (`hf_write.py`), downloads (`hub.py`).
 """
 
 import json
@@ -18,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.formats import hf_config, safetensors_file
+from pikojax.formats import hf_config, mapped, safetensors_file
+from pikojax.formats.mapped import Stack
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 LARGEST_JSON_BYTES = 64 << 20
@@ -38,18 +41,22 @@ def read_json(file: Path) -> dict:
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); give a folder with config.json and *.safetensors") from None
     except (ValueError, RecursionError):
+        with open(file, "rb") as opened:
+            refuse_mistakes(file, opened.read(HEAD_BYTES))
         raise UserError(f"{file} is no JSON; download it again") from None
     require(size < LARGEST_JSON_BYTES, f"{file} is {size:,} bytes, too large for what it should be; download it again")
     require(isinstance(found, dict), f"{file} is no JSON object; download it again")
     return found
 
 
-def read(folder: str | Path, dtype=np.float32):
-    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have; Gemma's norms are float32 then."""
+def read(folder: str | Path, dtype=np.float32, place: Callable | None = None):
+    """(config, params) with blocks as a tuple of layers. `dtype` None keeps what the files have; Gemma's norms are float32 then.
+    `place` is handed each part, a matrix with its bias, or a norm, and what it returns stands in its place: memory then holds the model, and
+    one part of it twice (one layer, where it has to be converted)."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
-    source = Weights(folder)
+    source = Weights(folder, place)
     params = READERS[config.name](config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
@@ -58,8 +65,8 @@ def read(folder: str | Path, dtype=np.float32):
 class Weights:
     """All tensors of a folder by name, each to be taken once."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.files = folder, {}
+    def __init__(self, folder: Path, place: Callable | None = None):
+        self.folder, self.files, self.place = folder, {}, place
         if (folder / INDEX).is_file():
             names = read_json(folder / INDEX).get("weight_map")
             good = isinstance(names, dict) and all(isinstance(file, str) and re.fullmatch(r"[\w.\-]+\.safetensors", file) for file in names.values())
@@ -79,6 +86,9 @@ class Weights:
         self.left = {name for name in self.files if not IGNORED.fullmatch(name)}
         self.prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in self.files)), "")
 
+    def placed(self, tree: dict) -> dict:
+        return mapped.placed(self.place, tree, {file.data for file in self.files.values()})
+
     def has(self, name: str) -> bool:
         return self.prefix + name in self.files or name in self.files
 
@@ -95,14 +105,9 @@ class Weights:
         """Gemma's norms, which files store less 1; in half precision the sum would be rounded."""
         return self.take(name, shape).astype(np.float32) + 1
 
-    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> np.ndarray:
-        """Many tensors of one shape as one array."""
-        made = None
-        for i, name in enumerate(names):
-            found = self.take(name, shape)
-            made = np.empty((len(names), *shape), found.dtype) if made is None else made
-            made[i] = found
-        return made
+    def take_stack(self, names: list[str], shape: tuple[int, ...]) -> Stack:
+        """Many tensors of one shape, which become one array when that is asked for."""
+        return Stack([self.take(name, shape) for name in names])
 
     def done(self) -> None:
         if self.left:
@@ -127,7 +132,7 @@ def _gpt(cfg, source: Weights, cast: Callable) -> dict:
 
     made = {"embed": cast(source.take("wte.weight", (cfg.vocab_size, D))), "positions": cast(source.take("wpe.weight", (cfg.context, D)))}
     made |= {"norm": norm("ln_f")} | _head(cfg, source, cast)
-    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+    return source.placed(made) | {"blocks": tuple(source.placed(block(layer)) for layer in range(cfg.n_layers))}
 
 
 def _head(cfg, source: Weights, cast: Callable) -> dict:
@@ -175,7 +180,7 @@ def _llama(cfg, source: Weights, cast: Callable) -> dict:
         return made
 
     made = {"embed": cast(source.take("embed_tokens.weight", (cfg.vocab_size, D))), "norm": norm("norm", D)} | _head(cfg, source, cast)
-    return made | {"blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+    return source.placed(made) | {"blocks": tuple(source.placed(block(layer)) for layer in range(cfg.n_layers))}
 
 
 def _experts(cfg, source: Weights, cast: Callable, at: str) -> dict:
@@ -217,7 +222,8 @@ def _bert(cfg, source: Weights, cast: Callable) -> dict:
 
     tables = {"embed": ("word", cfg.vocab_size), "positions": ("position", cfg.context), "types": ("token_type", cfg.n_types)}
     made = {ours: cast(source.take(f"embeddings.{name}_embeddings.weight", (n, D))) for ours, (name, n) in tables.items()}
-    return made | {"norm": norm("embeddings.LayerNorm"), "blocks": tuple(block(layer) for layer in range(cfg.n_layers))}
+    made |= {"norm": norm("embeddings.LayerNorm")}
+    return source.placed(made) | {"blocks": tuple(source.placed(block(layer)) for layer in range(cfg.n_layers))}
 
 
 READERS = {"gpt": _gpt, "llama": _llama, "bert": _bert}

@@ -8,18 +8,22 @@ here: the rows of q and k are put in our order when they are read.
 Leaves out: the later versions (which begin with "ak42"), int8 files.
 """
 
+import mmap
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+from pikojax.formats import mapped
 from pikojax.llama_config import LlamaConfig
-from pikojax.text import sentencepiece
+from pikojax.text import hf_json, sentencepiece
 from pikojax.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 HEADER = struct.Struct("<7i")
+MOST_TOKENIZER_BYTES = 256 << 20
 LATER = b"24ka"  # "ak42" as a little-endian number
 
 
@@ -31,18 +35,19 @@ def looks_like(head: bytes) -> bool:
     return small and d_model % (2 * heads) == 0 and heads % kv_heads == 0 and 0 < abs(vocab) <= 1 << 24 and 0 < context <= 1 << 24
 
 
-def read(path: str | Path):
-    """(config, params), blocks as a tuple of layers; matrices are mapped from the file."""
+def read(path: str | Path, place: Callable | None = None):
+    """(config, params), blocks as a tuple of layers; matrices are mapped from the file. `place` as `gguf_model.read` has it."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
         if not looks_like(head):  # 640 channels begin as a pickle does
             refuse_mistakes(path, head)
         require(head[:4] != LATER, f"{path} is of a later version of llama2.c's format; export it as version 0, its first, or as a Hugging Face folder")
         require(looks_like(head), f"{path} is no llama2.c model; give a .bin that starts with its seven sizes, a .gguf, or a folder")
-        require(path.stat().st_size % 4 == 0, f"{path} is cut short or damaged; download it again")
-        numbers = np.memmap(path, "<f4", "r", HEADER.size) if path.stat().st_size > HEADER.size else np.zeros(0, np.float32)
+        require(len(data) % 4 == 0, f"{path} is cut short or damaged; download it again")
+        numbers = np.frombuffer(data, "<f4")[HEADER.size // 4 :]
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); check the path") from None
     D, F, L, H, G, V, T = HEADER.unpack_from(head)
@@ -64,8 +69,9 @@ def read(path: str | Path):
         w |= {"q": pairs(w["q"], H), "k": pairs(w["k"], G)}
         return {name: {"kernel": rows.T} for name, rows in w.items()} | {name: {"scale": arrays[name][layer]} for name in ("norm1", "norm2")}
 
-    params = {"embed": arrays["embed"], "norm": {"scale": arrays["norm"]}, "blocks": tuple(map(block, range(L)))}
-    return cfg, params if cfg.tie else params | {"head": arrays["head"].T}
+    placed = lambda tree: mapped.placed(place, tree, [data])
+    stem = {"embed": arrays["embed"], "norm": {"scale": arrays["norm"]}} | ({} if cfg.tie else {"head": arrays["head"].T})
+    return cfg, placed(stem) | {"blocks": tuple(placed(block(layer)) for layer in range(L))}
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -80,7 +86,7 @@ def read_tokenizer(path: str | Path, vocab_size: int) -> dict:
     unknown, beginning, end and the bytes; in others a space stands for itself."""
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = hf_json.read_up_to(path, MOST_TOKENIZER_BYTES, "a tokenizer of llama2.c")
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); check the path") from None
     require(vocab_size > 259, f"{path}: {vocab_size} pieces are too few for llama2.c, whose first 259 are fixed; it is another model's")

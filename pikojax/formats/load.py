@@ -1,12 +1,13 @@
 """`load(path)`: any model that is known here, told apart by what lies at the path, ready to compute.
 
-    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder, a .gguf, an llama2.c .bin
+    loaded = pikojax.load("qwen2.5-0.5b-q8_0.gguf")             a run folder, RUN/checkpoints/STEP, a Hugging Face folder (or org/name on its hub), a .gguf, an llama2.c .bin,
+                                                                what `pikojax quantize` has made
     logits_BTV = loaded.logits(tokens_BT)
     out, cache = loaded.model.forward(loaded.config, loaded.params, tokens_BT, cache)
 
 Tokenizer and chat templates are read when they are first asked for: a model whose vocabulary is not understood here still computes.
 
-Leaves out: downloads; saving (`gguf_save.py`, `run.py`).
+Leaves out: saving (`gguf_save.py`, `hf_write.py`, `run.py`).
 """
 
 import functools
@@ -20,26 +21,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require, user_path
-from pikojax.formats import checkpoints, gguf, gguf_model, huggingface, llama2c, run
-from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+from pikojax.formats import checkpoints, gguf, gguf_model, hub, huggingface, llama2c, quantized, run
 from pikojax.kernels import prepare
 from pikojax.models import catalog
 from pikojax.models.layers import Model
 from pikojax.qtensor import QTensor
 from pikojax.text import chat, files, gguf_vocab
 from pikojax.text.tokenizer import Tokenizer
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
-WANTED = "a run folder, a Hugging Face folder, a .gguf or an llama2.c .bin"
+WANTED = "a run folder, a Hugging Face folder, a quantized one, a .gguf or an llama2.c .bin"
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     path: Path
-    kind: str  # "run" | "huggingface" | "gguf" | "llama2c"
+    kind: str  # "run" | "huggingface" | "quantized" | "gguf" | "llama2c"
     model: Model
     config: Any  # of the model
     params: dict = field(repr=False)
     metadata: Mapping = field(default_factory=dict, repr=False)  # a GGUF file's
+    framed: bool = True  # prompts begin as the tokenizer begins a text; what was trained here saw texts without that
     _tokenizer: Callable[[], Tokenizer | None] = field(default=lambda: None, repr=False)
     _templates: Callable[[], chat.Templates | None] = field(default=lambda: None, repr=False)
 
@@ -75,14 +77,17 @@ def load(path, *, ready: bool = True) -> Loaded:
     """Raises UserError, one line, for what is no model. With `ready` false, weights stay as the files have them (mapped, in
     half precision where they are, packed ones canonical): to be looked at or saved again, not to compute with."""
     path = user_path(path, "the model")
-    opened = _opener(path)(path, np.float32 if ready else None)
-    return opened if not ready else _with_params(opened, _ready(opened.params))
+    if not path.exists() and hub.is_name(str(path)):
+        path = hub.folder(str(path))
+    return _opener(path)(path, np.float32 if ready else None, _ready if ready else None)
 
 
 def _opener(path: Path) -> Callable[..., Loaded]:
     found, _ = checkpoints.locate(path)
     if (found / checkpoints.CONFIG).is_file():
         return _run
+    if quantized.looks_like(path):
+        return _quantized
     if path.is_dir():
         single = sorted(path.glob("*.gguf"))
         hint = f"; give {single[0]}" if single else f"; give {WANTED}"
@@ -101,13 +106,14 @@ def _opener(path: Path) -> Callable[..., Loaded]:
     raise UserError(f"{path} is {'a part of a model; give its folder' if inside else 'no model that is known here; give ' + WANTED}")
 
 
-def _run(path: Path, _) -> Loaded:
+def _run(path: Path, _, place) -> Loaded:
     found = run.load_run(path)
-    return Loaded(path, "run", found.model, found.config.model, found.params, _tokenizer=lambda: found.tokenizer)
+    params = found.params if place is None else place(found.params)
+    return Loaded(path, "run", found.model, found.config.model, params, framed=False, _tokenizer=lambda: found.tokenizer)
 
 
-def _hugging_face(path: Path, dtype) -> Loaded:
-    config, params = huggingface.read(path, dtype)
+def _hugging_face(path: Path, dtype, place) -> Loaded:
+    config, params = huggingface.read(path, dtype, place)
 
     def tokenizer():
         there = any((path / name).is_file() for name in files.IN_A_FOLDER) or any(path.glob("*.tiktoken"))
@@ -117,35 +123,39 @@ def _hugging_face(path: Path, dtype) -> Loaded:
     return Loaded(path, "huggingface", catalog[config.name], config, params, _tokenizer=tokenizer, _templates=templates)
 
 
-def _gguf(path: Path, dtype) -> Loaded:
-    opened = gguf.read(path)
-    config, params = gguf_model.of_file(opened, dtype)
+def _quantized(path: Path, dtype, place) -> Loaded:
+    config, params, framed = quantized.read(path, dtype)
+    params = params if place is None else place(params)
+    tokenizer = lambda: files.load(path) if (path / quantized.TOKENIZER).is_file() else None
+    templates = lambda: chat.find_templates(path)
+    return Loaded(path, "quantized", catalog[config.name], config, params, framed=framed, _tokenizer=tokenizer, _templates=templates)
+
+
+def _gguf(path: Path, dtype, place) -> Loaded:
+    opened = gguf.read_whole(path)
+    config, params = gguf_model.of_file(opened, dtype, place)
 
     def tokenizer():
         tree = gguf_vocab.tree(opened.metadata, str(path))
         return None if tree is None else Tokenizer.from_tree(tree)
 
     templates = lambda: gguf_vocab.templates(opened.metadata, str(path))
-    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, tokenizer, templates)
+    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, _tokenizer=tokenizer, _templates=templates)
 
 
-def _llama2c(path: Path, _) -> Loaded:
-    config, params = llama2c.read(path)
+def _llama2c(path: Path, _, place) -> Loaded:
+    config, params = llama2c.read(path, place)
     beside = llama2c.tokenizer_beside(path)
     tokenizer = lambda: None if beside is None else Tokenizer.from_tree(llama2c.read_tokenizer(beside, config.vocab_size))
     return Loaded(path, "llama2c", catalog[config.name], config, params, _tokenizer=tokenizer)
 
 
-def _with_params(loaded: Loaded, params: dict) -> Loaded:
-    return Loaded(loaded.path, loaded.kind, loaded.model, loaded.config, params, loaded.metadata, loaded._tokenizer, loaded._templates)
-
-
 def _ready(params: dict) -> dict:
-    """On the device, packed weights in the layout of this machine's kernels: leaf by leaf. Mapped leaves are in memory once then; those that
-    reading had to convert stay until all are placed."""
+    """On the device, packed weights in the layout of this machine's kernels. Readers hand over one part at a time, so that memory holds no more
+    than one of them twice."""
 
     def one(leaf):
         placed = jax.tree.map(jnp.asarray, leaf)
         return prepare(placed) if isinstance(placed, QTensor) else placed
 
-    return jax.tree.map(one, params, is_leaf=lambda leaf: isinstance(leaf, QTensor))
+    return jax.block_until_ready(jax.tree.map(one, params, is_leaf=lambda leaf: isinstance(leaf, QTensor)))

@@ -4,18 +4,23 @@
 
 The format's own rules are checked: a header of at most 100 MB, no key twice, no hole and no overlap, nothing behind the last tensor.
 
-Leaves out: writing (the safetensors package does that), types that no weight has.
+`write` makes such a file one tensor after the other, each when its turn comes.
+
+Leaves out: types that no weight has.
 """
 
 import json
+import math
 import mmap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pikojax.config import UserError
-from pikojax.formats.what_is import HEAD_BYTES, refuse_mistakes
+from pikojax.formats.mapped import release
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 LONGEST_HEADER_BYTES, SHORT_HEADER_BYTES = 100 << 20, 1 << 20  # a short one may be of anything
 MOST_TENSORS, MOST_DIMENSIONS = 200_000, 8
@@ -34,12 +39,38 @@ class TensorInfo(NamedTuple):
 
 class SafeTensors:
     def __init__(self, path: Path, tensors: dict[str, TensorInfo], metadata: dict[str, str], data):
-        self.path, self.tensors, self.metadata, self._data = path, tensors, metadata, data
+        self.path, self.tensors, self.metadata, self.data = path, tensors, metadata, data
 
     def tensor(self, name: str) -> np.ndarray:
         """As it lies in the file, read when touched."""
         info = self.tensors[name]
-        return np.frombuffer(self._data, np.uint8, info.n_bytes, info.offset).view(info.dtype).reshape(info.shape)
+        return np.frombuffer(self.data, np.uint8, info.n_bytes, info.offset).view(info.dtype).reshape(info.shape)
+
+
+class Tensor(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # of DTYPES
+    make: Callable[[], np.ndarray]  # called when it is written
+
+
+def write(path: str | Path, tensors: Sequence[Tensor], metadata: dict[str, str]) -> int:
+    """The bytes written; in the order given, so that a reader of the whole file reads it from end to end."""
+    header, at = {"__metadata__": metadata}, 0
+    for tensor in tensors:
+        n_bytes = math.prod(tensor.shape) * _dtype(tensor.dtype).itemsize
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + n_bytes]}
+        at += n_bytes
+    head = json.dumps(header, ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    with open(path, "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for tensor in tensors:
+            made = np.ascontiguousarray(tensor.make())
+            assert made.shape == tensor.shape and made.dtype == _dtype(tensor.dtype), f"{tensor.name} is {made.dtype} of {made.shape}"
+            file.write(made.reshape(-1).view(np.uint8).data)
+            release(made)
+        return file.tell()
 
 
 def read(path: str | Path) -> SafeTensors:

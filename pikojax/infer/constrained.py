@@ -74,12 +74,11 @@ class _Wrapper:
         self.by_bytes, self.longest = words.by_bytes, words.longest
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """The longest token each time: of use to no mask, but it has to be callable."""
+        """The longest token each time, up to what none begins. Of text that the form leaves no choice about, llguidance asks how it is
+        spelled, and allows the first token of that alone."""
         data, ids, at = text.encode() if isinstance(text, str) else bytes(text), [], 0
-        while at < len(data):
-            size = next((n for n in range(min(self.longest, len(data) - at), 0, -1) if data[at : at + n] in self.by_bytes), 0)
-            ids += self.by_bytes[data[at : at + size]][:1] if size else []
-            at += size or 1
+        while size := next((n for n in range(min(self.longest, len(data) - at), 0, -1) if data[at : at + n] in self.by_bytes), 0):
+            ids, at = ids + self.by_bytes[data[at : at + size]][:1], at + size
         return ids
 
 
@@ -94,11 +93,14 @@ def vocabulary(tokenizer, vocab_size: int, eos_ids: Collection[int] | None = Non
 # ---------------------------------------------------------------- constraints
 
 
-def make_constraint(words: Vocabulary, *, json_schema=None, regex: str | None = None, choices: Sequence[str] | None = None, grammar: str | None = None):
+def make_constraint(
+    words: Vocabulary, *, json_schema=None, regex: str | None = None, choices: Sequence[str] | None = None, grammar: str | None = None
+):
     """A `Choices` or a `Guided`, for one text. `json_schema` is a dict, a bool or JSON text; `grammar` is Lark as llguidance reads it."""
     given = {"json_schema": json_schema, "regex": regex, "choices": choices, "grammar": grammar}
     given = {name: value for name, value in given.items() if value is not None}
-    require(len(given) == 1, f"got {' and '.join(given) or 'nothing'} to hold the output to; give one of json_schema, regex, choices, grammar")
+    got = " and ".join(given) or "nothing"
+    require(len(given) == 1, f"got {got} to hold the output to; give one of json_schema, regex, choices, grammar")
     return Choices(words, choices) if choices is not None else Guided(words, *given.popitem())
 
 
@@ -170,12 +172,15 @@ class Guided:
         mask_V = np.zeros(self.words.vocab_size, bool)
         n = min(len(bits), len(self.words.tokens), self.words.vocab_size)
         mask_V[:n] = bits[:n]
-        possible = mask_V.any() or (not self.words.eos_ids and self.matcher.is_accepting())
-        require(possible, f"the {self.kind} asks for text that this tokenizer's tokens cannot spell; give another")
+        require(mask_V.any() or (not self.words.eos_ids and self.matcher.is_accepting()), self._unspelled())
         return mask_V
+
+    def _unspelled(self) -> str:
+        return f"the {self.kind} asks for text that this tokenizer's tokens cannot spell; give another"
 
     def _check(self, remedy: str) -> None:
         if self.matcher.is_error():
+            require("NoExtension" not in self.matcher.get_error(), self._unspelled())
             lines = [line for line in self.matcher.get_error().splitlines() if line.strip()]
             raise UserError(f"the {self.kind} cannot be followed ({lines[0] if lines else 'no reason given':.200}); {remedy}")
 

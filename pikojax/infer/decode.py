@@ -9,9 +9,9 @@
 
 Why that is exact: x_i is plain decoding's token whenever all before it are, so every token kept is the one that plain decoding draws
 from the same key, greedy or not; text does not depend on the drafter, and its distribution is the model's. A guess is kept with the
-probability that the model gives it, which for a guess without a distribution is what rejection sampling reaches too; a drafter that
-draws its guesses does so by the same key, so that the two mostly agree (Gumbel coupling: with d the total variation between their
-distributions, at least (1 − d) / (1 + d) of the time, where rejection sampling keeps 1 − d).
+probability that the model gives it, which for a guess without a distribution is what rejection sampling reaches too. A drafter that
+draws its guesses does so by the same random number, so that the two agree where the same token's share of the unit interval covers it in
+both distributions: somewhat less often than rejection sampling would have it, for text that no drafter changes.
 
 How many guesses a round verifies is chosen in the loop, of `drafter.widths`: the number with the most tokens a second, by how many
 of late were right and by what a round of that width costs (measured by whoever calls).
@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.infer.sampling import Seen, Settings, log_probs, sample
+from pikojax.infer.uncertainty import measure
 from pikojax.models import layers
 from pikojax.models.layers import Model
 
@@ -272,10 +273,7 @@ def _told(how: How, logits_NV, token_N, settings_N: Settings) -> Told:
 def confidence(logits_NV, n_tokens_N):
     """float32 [N, 3]: the largest probability, the entropy in nats, the largest minus the second largest."""
     known_NV = jnp.arange(logits_NV.shape[1])[None, :] < n_tokens_N[:, None]
-    logp_NV = jax.nn.log_softmax(jnp.where(known_NV, logits_NV.astype(jnp.float32), -jnp.inf), axis=1)
-    two_N2 = jnp.exp(jax.lax.top_k(logp_NV, 2)[0])
-    entropy_N = -jnp.sum(jnp.where(known_NV, jnp.exp(logp_NV) * logp_NV, 0.0), axis=1)
-    return jnp.stack([two_N2[:, 0], entropy_N, two_N2[:, 0] - two_N2[:, 1]], axis=1)
+    return jnp.stack(measure(jnp.where(known_NV, logits_NV.astype(jnp.float32), -jnp.inf))[:3], axis=1)
 
 
 def _room_for(how: How, like_BN) -> Told:

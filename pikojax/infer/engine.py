@@ -105,9 +105,7 @@ class Engine:
         self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params)
         self.n_table = -(-(self.context + 1) // pool.BLOCK)
         self.dtype = _cache_dtype(config.cache, self.params)
-        self.pool = pool.Pool(1 + self._n_blocks(), config.remember)
-        self.cache = model.new_cache(cfg, self.pool.n_blocks, pool.BLOCK, self.dtype)
-        self.draft_cache = self.speculation.new_cache(self.pool.n_blocks, self.dtype) if self.speculation else None
+        self._empty()
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
         self.writing: list[Request] = []
@@ -129,7 +127,7 @@ class Engine:
     @classmethod
     def of(cls, loaded, config: EngineConfig = EngineConfig()) -> "Engine":
         loaded.must_foretell()
-        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.kind != "run")
+        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed)
 
     # ------------------------------------------------------------ asking
 
@@ -206,6 +204,23 @@ class Engine:
             for request in requests:
                 request.error = error
                 request.end("failed")
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves((self.cache, self.draft_cache))):  # given to the call that failed
+                self._begin_anew(error)
+
+    def _begin_anew(self, error: Exception) -> None:
+        """With an empty cache: whoever had something in the lost one fails too."""
+        for request in (*self.reading, *self.writing):
+            request.error = request.error or error
+            request.end("failed")
+            request.blocks = []
+        self.reading.clear()
+        self.writing.clear()
+        self._empty()
+
+    def _empty(self) -> None:
+        self.pool = pool.Pool(1 + self._n_blocks(), self.config.remember)
+        self.cache = self.model.new_cache(self.cfg, self.pool.n_blocks, pool.BLOCK, self.dtype)
+        self.draft_cache = self.speculation.new_cache(self.pool.n_blocks, self.dtype) if self.speculation else None
 
     def _admit(self) -> None:
         while self.waiting and len(self.reading) + len(self.writing) < self.config.slots:
@@ -252,8 +267,7 @@ class Engine:
 
     def _read(self, requests: list[Request]) -> None:
         (request,) = requests
-        left = len(request.window) - request.read
-        n = min(left, decode.BLOCK)
+        n = min(len(request.window) - request.read, decode.BLOCK)
         tokens_BT = decode.padded(np.asarray([request.window], np.int32), request.read, n, decode.BLOCK)
         view, n_B = self._view([request], 1), np.asarray([n], np.int32)
         nothing_BV = jnp.zeros((1, self.cfg.vocab_size), jnp.float32)

@@ -5,16 +5,37 @@
 A slot beyond the end is left out. The native operation writes into the buffer that it is given, quantizing on the way; XLA's own way is
 one slice update a row, or, into a pool, a scatter.
 
+An empty cache is made here too: on the CPU its pages take memory when they are first written, so that a long context costs what is used
+of it.
+
 Leaves out: reading (decode_attention.py).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from pikojax.kernels import dispatch
+from pikojax.kernels import dispatch, kv_formats
 from pikojax.kernels.decode_attention import leaves
 from pikojax.kernels.kv_formats import QuantizedKV, quantize_kv
 from pikojax.native.ffi import register
+
+
+LAZY_BYTES = 1 << 20  # smaller ones are not worth a call
+
+
+def empty(shape: tuple[int, ...], format: str):
+    """`kv_formats.zeros`, the large ones lazily."""
+    like = jax.eval_shape(lambda: kv_formats.zeros(shape, format))
+    if dispatch.best_here("decode_attention") != "native" or jax.device_count() > 1:
+        return kv_formats.zeros(shape, format)
+    return jax.tree.map(lambda leaf: _lazy(leaf.shape, leaf.dtype.name) if leaf.size >= LAZY_BYTES else jnp.zeros(leaf.shape, leaf.dtype), like)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _lazy(shape: tuple[int, ...], dtype: str):
+    return jax.ffi.ffi_call(register("attention", "pikojax_kv_zeros"), jax.ShapeDtypeStruct(shape, dtype))()
 
 
 def kv_write(cache, layer, new_BTGC, length_B, block_table=None):

@@ -64,6 +64,7 @@ class Block(nnx.Module):
     def __call__(self, cfg: BertConfig, x_BTD, mask_BTT):
         B, T, D = x_BTD.shape
         q_BTHC, k_BTHC, v_BTHC = (part(x_BTD).reshape(B, T, cfg.n_heads, -1) for part in (self.q, self.k, self.v))
+        layers.note("attention", {"q": q_BTHC, "k": k_BTHC, "causal": False})
         y_BTD = masked_attention(q_BTHC, k_BTHC, v_BTHC, mask_BTT).reshape(B, T, D)
         x_BTD = self.norm1(x_BTD + self.out(y_BTD))
         return self.norm2(x_BTD + self.down(layers.activate(self.up(x_BTD), cfg.activation)))

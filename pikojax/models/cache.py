@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from pikojax.config import require
 from pikojax.kernels import kv_formats
 from pikojax.kernels.kv_formats import QuantizedKV
-from pikojax.kernels.kv_write import kv_write
+from pikojax.kernels.kv_write import empty, kv_write
 
 FLOATS = ("float32", "bfloat16", "float16")
 
@@ -51,7 +51,7 @@ def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width
     require(name in wanted, f"got a cache in {name}, wanted one of {', '.join(wanted)}; float32 is exact, int8 is smaller")
     shape = (n_layers, batch, n_kv_heads, slots, head_width)
     of_keys, of_values = kv_formats.OF_CACHE.get(name, (name, name))
-    return KVCache(kv_formats.zeros(shape, of_keys), kv_formats.zeros(shape, of_values), jnp.zeros((batch,), jnp.int32))
+    return KVCache(empty(shape, of_keys), empty(shape, of_values), jnp.zeros((batch,), jnp.int32))
 
 
 def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> KVCache:

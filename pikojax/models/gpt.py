@@ -59,6 +59,7 @@ class Block(nnx.Module):
         if cfg.positions == "rope":
             q_BTHC = layers.rope(q_BTHC, positions_BT, cfg.rope_base)
             k_BTGC = layers.rope(k_BTGC, positions_BT, cfg.rope_base)
+        layers.note("attention", {"q": q_BTHC, "k": k_BTGC})
         if cache is None:
             y_BTHC = causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT)
         else:
@@ -134,6 +135,7 @@ def forward(cfg: GPTConfig, params, tokens_BT, cache=None, *, segments_BT=None, 
     stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
     x_BTD = stem.tokens_in(cfg, tokens_BT, positions_BT, stem_key, layers.stream_dtype(params))
     x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=keys_L, remat=remat)
+    layers.note("readout", lambda x_BTD: stem.logits_out(cfg, stem.norm(x_BTD)))
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
     return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache

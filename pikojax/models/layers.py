@@ -3,10 +3,13 @@
 A module (`nnx.Module`) states each parameter once: shape, initial values, logical axes. From that come the pure dict of
 arrays (`init`), the tree of axes (`axes`) and, inside a trace, the callable (`bind`). Blocks are stacked: one dict whose
 leaves have a leading layer axis, run by `lax.scan`; or, unstacked, a tuple of dicts, run one after the other (decode).
+What a page shows of a model's inside (infer/inspect.py) models `note` as they pass it.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +90,9 @@ def unstack(params: dict) -> dict:
 
 def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bool = False):
     """x after every block: `block(weights, x, cache, layer, key) → x, cache`. With a cache the layers are unrolled.
-    `keys_L`: what each layer has of its own besides weights, stacked."""
+    `keys_L`: what each layer has of its own besides weights, stacked. `blocks` may be a function (block, x, keys_L) → x that takes their place."""
+    if callable(blocks):
+        return blocks(block, x, keys_L), cache
     n_layers = jax.tree.leaves(blocks)[0].shape[0] if isinstance(blocks, dict) else len(blocks)
     if isinstance(blocks, dict) and cache is None:
 
@@ -103,8 +108,10 @@ def run_blocks(block: Callable, blocks, x, cache=None, *, keys_L=None, remat: bo
         return jax.lax.scan(body, x, (blocks, keys_L), unroll=n_layers if unrolled else 1)[0], None
     if isinstance(blocks, dict):
         blocks = unstack({"blocks": blocks})["blocks"]
+    note("stream", x)
     for layer, weights in enumerate(blocks):
         x, cache = block(streamed(weights, x.dtype), x, cache, layer, jax.tree.map(lambda leaf: leaf[layer], keys_L))
+        note("stream", x)
     return x, cache
 
 
@@ -128,6 +135,29 @@ def to_device(array):
     return jax.device_put(array, jax.memory.Space.Device) if on_host(array) else array
 
 
+# ---------------------------------------------------------------- for who looks into a model
+
+_notes: contextvars.ContextVar[list | None] = contextvars.ContextVar("notes", default=None)
+
+
+@contextlib.contextmanager
+def taking_notes() -> Iterator[list[tuple[str, Any]]]:
+    """The list of what models `note` while they are traced here; with unstacked blocks, as values of a loop cannot leave it."""
+    notes: list[tuple[str, Any]] = []
+    reset = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(reset)
+
+
+def note(name: str, value) -> None:
+    """At other times than `taking_notes` it is nothing, and in no compiled program anything."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append((name, value))
+
+
 # ---------------------------------------------------------------- functions
 
 
@@ -136,6 +166,9 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
     (traced or not) W is that one of a stack. All leading axes of x are one: XLA's CPU back end differentiates the two-dimensional product
     into two-dimensional products, and a three-dimensional one into transposed copies."""
     x_RK = x.reshape(-1, x.shape[-1])
+    if isinstance(kernel_KN, Observed):
+        kernel_KN.see(x_RK, which)
+        kernel_KN = kernel_KN.kernel
     if isinstance(kernel_KN, QTensor):
         rows = matmul(x_RK, kernel_KN, which, out_dtype=out_dtype)
     else:
@@ -143,6 +176,17 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
     y = rows.reshape(*x.shape[:-1], rows.shape[-1])
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
+
+
+class Observed:
+    """A kernel that tells `see(x_RK, which)` what it is multiplied by."""
+
+    def __init__(self, kernel, see: Callable):
+        self.kernel, self.see = kernel, see
+
+    def __getitem__(self, index) -> "Observed":  # modules take theirs as `[...]`
+        assert index is ..., index
+        return self
 
 
 class Linear(nnx.Module):

@@ -7,6 +7,7 @@ Leaves out: dropout.
 """
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,18 +55,19 @@ class Block(nnx.Module):
         if cfg.post_norms:
             self.post1, self.post2 = Norm(cfg, D), Norm(cfg, D)
 
-    def attention(self, cfg: LlamaConfig, x_BTD, cache, layer, local, positions_BT, segments_BT):
+    def attention(self, cfg: LlamaConfig, x_BTD, cache, layer, kind, positions_BT, segments_BT):
         B, T, _ = x_BTD.shape
         C = cfg.d_head
         heads = lambda x, n: x.reshape(B, T, n, C)
         q_BTHC, k_BTGC, v_BTGC = heads(self.q(x_BTD), cfg.n_heads), heads(self.k(x_BTD), cfg.n_kv_heads), heads(self.v(x_BTD), cfg.n_kv_heads)
         if cfg.qk_norm:
             q_BTHC, k_BTGC = self.q_norm(q_BTHC), self.k_norm(k_BTGC)
-        frequency, factor = frequencies(cfg, local)
+        frequency, factor = frequencies(cfg, kind, T if cache is None else cache.slots)
         q_BTHC, k_BTGC = (layers.rotate(x, positions_BT, frequency, factor) for x in (q_BTHC, k_BTGC))
         if cfg.attention_scale is not None:  # the kernels divide by √C
             q_BTHC = q_BTHC * jnp.asarray(cfg.attention_scale * math.sqrt(C), q_BTHC.dtype)
-        window = window_of(cfg, local)
+        window = window_of(cfg, kind.local)
+        layers.note("attention", {"q": q_BTHC, "k": k_BTGC, "window": window, "softcap": cfg.attention_softcap})
         if cache is not None:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
             length_B = cache.length_B + T
@@ -82,11 +84,18 @@ class Block(nnx.Module):
     def mlp(self, cfg: LlamaConfig, x_BTD):
         return layers.gated_mlp(self, x_BTD, cfg.activation) if cfg.n_experts is None else self.experts(cfg, x_BTD)
 
-    def __call__(self, cfg: LlamaConfig, x_BTD, cache, layer, local, positions_BT, segments_BT):
-        y_BTD, cache = self.attention(cfg, self.norm1(x_BTD), cache, layer, local, positions_BT, segments_BT)
+    def __call__(self, cfg: LlamaConfig, x_BTD, cache, layer, kind, positions_BT, segments_BT):
+        y_BTD, cache = self.attention(cfg, self.norm1(x_BTD), cache, layer, kind, positions_BT, segments_BT)
         x_BTD = x_BTD + (self.post1(y_BTD) if cfg.post_norms else y_BTD)
         y_BTD = self.mlp(cfg, self.norm2(x_BTD))
         return x_BTD + (self.post2(y_BTD) if cfg.post_norms else y_BTD), cache
+
+
+class Kind(NamedTuple):
+    """Of a layer, or of all, stacked."""
+
+    local: Any  # sees a window
+    turned: Any  # has positions
 
 
 def window_of(cfg: LlamaConfig, local):
@@ -113,22 +122,29 @@ def softcapped(cfg: LlamaConfig, q_BTHC, keys, values, where, positions_BT, wind
     return attention.softcapped_attention(q_BTHC, k_BGSC, v_BGSC, mask_BTS, cfg.attention_softcap)
 
 
-def frequencies(cfg: LlamaConfig, local):
-    """(radians a position of each rotated pair, by what rotated vectors are multiplied); `local` may be traced."""
-    frequency, factor = scaled_frequencies(cfg)
-    if cfg.rope_base_local is None:
-        return frequency, factor
-    plain = base_frequencies(cfg.rope_base_local, cfg.d_rope)
-    return jnp.where(local, plain, frequency), jnp.where(local, 1.0, factor)
+def frequencies(cfg: LlamaConfig, kind: "Kind", reach: int):
+    """(radians a position of each rotated pair, by what rotated vectors are multiplied); `kind` may be traced. `reach`: tokens of the text, or
+    slots of its cache."""
+    frequency, factor = scaled_frequencies(cfg, reach)
+    if cfg.rope_base_local is not None:
+        plain = base_frequencies(cfg.rope_base_local, cfg.d_rope)
+        frequency, factor = jnp.where(kind.local, plain, frequency), jnp.where(kind.local, 1.0, factor)
+    if cfg.nope_every is not None:  # turned by nothing
+        frequency, factor = jnp.where(kind.turned, frequency, 0.0), jnp.where(kind.turned, factor, 1.0)
+    return frequency, factor
 
 
 def base_frequencies(base: float, width: int) -> np.ndarray:
     return (base ** (-np.arange(0, width, 2, dtype=np.float64) / width)).astype(np.float32)
 
 
-def scaled_frequencies(cfg: LlamaConfig) -> tuple[np.ndarray, float]:
-    """Waves too long for the first training's context are stretched: all alike (linear), or those alone, with a soft border."""
-    frequency = base_frequencies(cfg.rope_base, cfg.d_rope).astype(np.float64) / np.asarray(cfg.rope_divisors or 1.0)
+def scaled_frequencies(cfg: LlamaConfig, reach: int = 0) -> tuple[np.ndarray, float]:
+    """Waves too long for the first training's context are stretched: all alike (linear), or those alone, with a soft border; or each by a
+    divisor of its own, of which there are two, for texts that reach beyond that context and for others (longrope). There transformers looks
+    at a text's length so far, so that a text that grows beyond changes what was read; here, as in llama.cpp, the cache decides."""
+    far = cfg.rope_scaling == "longrope" and reach > cfg.rope_original_context
+    divisors = (cfg.rope_long_divisors if far else cfg.rope_divisors) or 1.0
+    frequency = base_frequencies(cfg.rope_base, cfg.d_rope).astype(np.float64) / np.asarray(divisors)
     stretched, factor = frequency / cfg.rope_factor, 1.0
     if cfg.rope_scaling == "linear":
         frequency = stretched
@@ -139,10 +155,13 @@ def scaled_frequencies(cfg: LlamaConfig) -> tuple[np.ndarray, float]:
     elif cfg.rope_scaling == "yarn":
         place = lambda turns: cfg.d_rope * math.log(cfg.rope_original_context / (turns * 2 * math.pi)) / (2 * math.log(cfg.rope_base))
         low, high = max(math.floor(place(cfg.rope_beta_fast)), 0), min(math.ceil(place(cfg.rope_beta_slow)), cfg.d_rope - 1)
-        change = np.clip((np.arange(cfg.d_rope // 2) - low) / max(high - low, 0.001), 0, 1)
+        change = np.clip((np.arange(cfg.d_rope // 2) - low) / ((high - low) or 0.001), 0, 1)
         frequency = change * stretched + (1 - change) * frequency
         factor = cfg.rope_attention_factor
         factor = (0.1 * math.log(cfg.rope_factor) + 1 if cfg.rope_factor > 1 else 1.0) if factor is None else factor
+    elif cfg.rope_scaling == "longrope":
+        factor = cfg.rope_attention_factor
+        factor = math.sqrt(1 + math.log(max(cfg.rope_factor, 1.0)) / math.log(cfg.rope_original_context)) if factor is None else factor
     return frequency.astype(np.float32), factor
 
 
@@ -179,14 +198,15 @@ def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None
     B, T = tokens_BT.shape
     start_B = jnp.zeros((B,), jnp.int32) if cache is None else cache.length_B
     positions_BT = start_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]
-    local_L = np.array([cfg.is_local(layer) for layer in range(cfg.n_layers)])
+    kinds_L = Kind(*(np.array([of(layer) for layer in range(cfg.n_layers)]) for of in (cfg.is_local, cfg.is_turned)))
 
-    def block(weights, x_BTD, cache, layer, local):
-        return layers.bind(Block, cfg, weights)(cfg, x_BTD, cache, layer, local, positions_BT, segments_BT)
+    def block(weights, x_BTD, cache, layer, kind):
+        return layers.bind(Block, cfg, weights)(cfg, x_BTD, cache, layer, kind, positions_BT, segments_BT)
 
     stem = layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"})
     x_BTD = stem.tokens_in(cfg, tokens_BT, layers.stream_dtype(params))
-    x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=local_L, remat=remat)
+    x_BTD, cache = layers.run_blocks(block, params["blocks"], x_BTD, cache, keys_L=kinds_L, remat=remat)
+    layers.note("readout", lambda x_BTD: stem.logits_out(cfg, stem.norm(x_BTD)))
     hidden_BTD = stem.norm(x_BTD)
     cache = None if cache is None else kv.advance(cache, T)
     return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache

@@ -52,6 +52,7 @@ class Experts(nnx.Module):
     def __call__(self, cfg: LlamaConfig, x_BTD):
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
         weights_NK, experts_NK = route(cfg, layers.linear(x_ND, self.router[...], out_dtype=jnp.float32))
+        layers.note("experts", {"weights": weights_NK, "experts": experts_NK})
 
         def add_block(y_ND, block):
             expert, token_R, weight_R = block

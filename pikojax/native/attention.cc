@@ -100,7 +100,15 @@ ffi::Error kv_write(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::AnyBuffe
   return ffi::Error::Success();
 }
 
+ffi::Error kv_zeros(ffi::Result<ffi::AnyBuffer> out) {
+  attention::zero_lazily(static_cast<uint8_t*>(out->untyped_data()), out->size_bytes());
+  return ffi::Error::Success();
+}
+
 }  // namespace
+
+PIKOJAX_EXPORT XLA_FFI_Error* pikojax_kv_zeros(XLA_FFI_CallFrame* call_frame);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_kv_zeros, kv_zeros, ffi::Ffi::Bind().Ret<ffi::AnyBuffer>());
 
 PIKOJAX_EXPORT XLA_FFI_Error* pikojax_kv_write(XLA_FFI_CallFrame* call_frame);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_kv_write, kv_write,

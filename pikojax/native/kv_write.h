@@ -1,8 +1,14 @@
 // New keys or values into the cache, in its format, each batch row from its own length on: what kernels/kv_formats.py's `quantize_kv`
 // says, in one pass and in place.
 //   int8:  s = max|x| / 127      int4:  s = max(max x / 7, −min x / 8)      q = round(x / s), s as it is kept (float16 or float32)
-// A slot beyond the end is left out. Leaves out: XLA (attention.cc), reading (attention.h).
+// A slot beyond the end is left out. And an empty cache: zeros that take memory when they are first written.
+// Leaves out: XLA (attention.cc), reading (attention.h).
 #pragma once
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -91,6 +97,20 @@ inline void write_slot(const Write& w, int64_t at, float* x, float* whole) {
       row[c / 2 + i] = static_cast<uint8_t>(static_cast<int>(whole[i] + 8) | static_cast<int>(whole[i + 16] + 8) << 4);
     }
   }
+}
+
+// Pages that are given back to the system come again as zeros, one by one as they are touched.
+inline void zero_lazily(uint8_t* memory, size_t bytes) {
+  uint8_t *first = memory, *end = memory + bytes;
+#if defined(__linux__)
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), at = reinterpret_cast<uintptr_t>(memory);
+  uint8_t *whole = memory + (page - at % page) % page, *whole_end = end - reinterpret_cast<uintptr_t>(end) % page;
+  if (whole < whole_end && madvise(whole, static_cast<size_t>(whole_end - whole), MADV_DONTNEED) == 0) {
+    std::memset(first, 0, static_cast<size_t>(whole - first));
+    first = whole_end;
+  }
+#endif
+  std::memset(first, 0, static_cast<size_t>(end - first));
 }
 
 template <typename Parallel>

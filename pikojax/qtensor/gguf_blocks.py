@@ -10,7 +10,7 @@
 
 d and dmin are float16; a scale and a min of q4_k and q5_k have six bits. The simple blocks are what llama.cpp makes, bit for
 bit. For the k-blocks llama.cpp's own search is one of many; ours has a smaller squared error: scales by least squares
-(`search.py`), then each six-bit number and its neighbours are tried.
+(`search.py`), then each six-bit number and its neighbours are tried. With an importance of each weight all scales are searched.
 
 Leaves out: q2_k, q3_k, q8_k, and the blocks with tables (iq…); precision for k-blocks whose weights are all below about 1e-4,
 where d runs out of float16's numbers.
@@ -21,11 +21,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pikojax.qtensor import search
 from pikojax.qtensor.formats import Format
-from pikojax.qtensor.own import as_float16, join, pack4, parts_of_bytes, split, unpack4
-from pikojax.qtensor.search import best_line, best_scale, inverse, rounded, squared_error
+from pikojax.qtensor.own import CUTS, ENDS, as_float16, join, pack4, parts_of_bytes, split, unpack4
+from pikojax.qtensor.search import Grid, best_line, best_scale, inverse, rounded, squared_error
 
-CUTS = [(a, b) for a in (-0.02, 0.0, 0.03, 0.06) for b in (-0.02, 0.0, 0.03, 0.06)]
 _bitcast = jax.lax.bitcast_convert_type
 ENDS_6_BIT = [-33.0, -32.0, -31.5, -31.0, -30.5, -30.0, -29.0, 30.0, 30.5, 31.0, 31.5]
 
@@ -33,13 +33,28 @@ ENDS_6_BIT = [-33.0, -32.0, -31.5, -31.0, -30.5, -30.0, -29.0, 30.0, 30.5, 31.0,
 @functools.partial(jax.jit, static_argnames="format")
 def encode(rows, format: Format):
     """rows float32 [..., K_padded] → bytes [..., K_padded / block_weights · block_bytes]."""
-    return join(_CODECS[format.name][0](split(rows, format.block_weights)))
+    blocks = split(rows, format.block_weights)
+    if format.name in _NEAREST:
+        return join(_NEAREST[format.name](blocks))
+    grid = fit(rows, format)
+    return pack(search.nearest(rows, grid, *LEVELS[format.name]), grid, format)
+
+
+def fit(rows, format: Format, importance=None) -> Grid:
+    """Scales for rows float32 [..., K_padded] by least squares, weighed by `importance`, of the same shape, if there is one."""
+    in_blocks = lambda x: None if x is None else split(x, format.block_weights)
+    return _CODECS[format.name][0](in_blocks(rows), in_blocks(importance))
+
+
+def pack(q, grid: Grid, format: Format):
+    """Whole numbers [..., K_padded] → bytes."""
+    return join(_CODECS[format.name][1](split(split(q, format.block_weights), format.group), grid))
 
 
 @functools.partial(jax.jit, static_argnames="format")
 def decode(data, format: Format):
     """bytes → float32 [..., K_padded]."""
-    return join(_CODECS[format.name][1](split(data, format.block_bytes)))
+    return join(_CODECS[format.name][2](split(data, format.block_bytes)))
 
 
 # ---------------------------------------------------------------- bytes
@@ -88,6 +103,14 @@ def _encode_q8_0(blocks):
     return jnp.concatenate([_float16_bytes(d), _bitcast(q.astype(jnp.int8), jnp.uint8)], axis=-1)
 
 
+def _fit_q8_0(blocks, importance) -> Grid:
+    return Grid(as_float16(jnp.max(jnp.abs(blocks), axis=-1, keepdims=True) / 127.0)[..., None, :])
+
+
+def _pack_q8_0(q, grid: Grid):
+    return jnp.concatenate([_float16_bytes(grid.scales[..., 0, :]), _bitcast(join(q).astype(jnp.int8), jnp.uint8)], axis=-1)
+
+
 def _decode_q8_0(blocks):
     return _float16_at(blocks, 0) * _bitcast(blocks[..., 2:], jnp.int8).astype(jnp.float32)
 
@@ -99,6 +122,15 @@ def _encode_symmetric(blocks, middle: int):
     return jnp.concatenate([_float16_bytes(d), _small_bytes(q, middle)], axis=-1)
 
 
+def _fit_symmetric(blocks, importance, middle: int) -> Grid:
+    ends = [end * (middle / 8) for end in ENDS]
+    return Grid(as_float16(best_scale(blocks, -middle, middle - 1, ends, importance))[..., None, :])
+
+
+def _pack_symmetric(q, grid: Grid, middle: int):
+    return jnp.concatenate([_float16_bytes(grid.scales[..., 0, :]), _small_bytes((join(q) + middle).astype(jnp.uint8), middle)], axis=-1)
+
+
 def _decode_symmetric(blocks, middle: int):
     return _float16_at(blocks, 0) * (_small_numbers(blocks[..., 2:], middle) - middle)
 
@@ -108,6 +140,16 @@ def _encode_with_min(blocks, middle: int):
     d = _divided(high - low, 2.0 * middle - 1)
     q = jnp.clip(jnp.trunc(_alone((blocks - low) * inverse(d)) + 0.5), 0.0, 2.0 * middle - 1).astype(jnp.uint8)
     return jnp.concatenate([_float16_bytes(d), _float16_bytes(low), _small_bytes(q, middle)], axis=-1)
+
+
+def _fit_with_min(blocks, importance, middle: int) -> Grid:
+    scales, mins = best_line(blocks, 2 * middle - 1, CUTS, importance=importance)
+    return Grid(as_float16(scales)[..., None, :], as_float16(mins)[..., None, :])
+
+
+def _pack_with_min(q, grid: Grid, middle: int):
+    parts = [_float16_bytes(grid.scales[..., 0, :]), _float16_bytes(grid.mins[..., 0, :])]
+    return jnp.concatenate([*parts, _small_bytes(join(q).astype(jnp.uint8), middle)], axis=-1)
 
 
 def _decode_with_min(blocks, middle: int):
@@ -128,9 +170,9 @@ def _small_numbers(data, middle: int):
 # ---------------------------------------------------------------- blocks of 256: scales that are themselves quantized
 
 
-def _encode_with_scaled_min(blocks, high: int):
-    groups = split(blocks, 32)
-    scales, mins = best_line(groups, high, CUTS, min_at_most_zero=True)
+def _fit_with_scaled_min(blocks, importance, high: int) -> Grid:
+    groups, u = split(blocks, 32), None if importance is None else split(importance, 32)
+    scales, mins = best_line(groups, high, CUTS, min_at_most_zero=True, importance=u)
     d, dmin = (as_float16(jnp.max(x, axis=-2, keepdims=True) / 63.0) for x in (scales, -mins))
 
     start = [jnp.clip(jnp.round(x * inverse(y)), 0.0, 63.0) for x, y in ((scales, d), (-mins, dmin))]
@@ -138,10 +180,15 @@ def _encode_with_scaled_min(blocks, high: int):
     def attempt(i, best):
         scale, m = (jnp.clip(x + step.astype(jnp.float32), 0.0, 63.0) for x, step in zip(start, (i % 3 - 1, i // 3 - 1)))
         q = rounded(groups, d * scale, 0, high, -dmin * m)
-        return _smaller((squared_error(groups, q, d * scale, -dmin * m), scale, m), best)
+        return _smaller((squared_error(groups, q, d * scale, -dmin * m, u), scale, m), best)
 
     _, scale, m = jax.lax.fori_loop(0, 9, attempt, (jnp.full_like(scales, jnp.inf), *start))
-    q = rounded(groups, d * scale, 0, high, -dmin * m).astype(jnp.uint8)
+    return Grid(d * scale, -dmin * m, (d, dmin, scale, m))
+
+
+def _pack_with_scaled_min(q, grid: Grid, high: int):
+    d, dmin, scale, m = grid.parts
+    q = q.astype(jnp.uint8)
     parts = [_float16_bytes(d[..., 0, :]), _float16_bytes(dmin[..., 0, :]), _pack_six_bits(scale, m)]
     if high == 31:
         parts.append(_pack_bits(jnp.swapaxes(q >> 4, -1, -2)))
@@ -174,19 +221,24 @@ def _unpack_six_bits(data):
     return scale.astype(jnp.float32)[..., None], m.astype(jnp.float32)[..., None]
 
 
-def _encode_q6_k(blocks):
-    groups = split(blocks, 16)
-    scales = best_scale(groups, -32, 31, ENDS_6_BIT)
+def _fit_q6_k(blocks, importance) -> Grid:
+    groups, u = split(blocks, 16), None if importance is None else split(importance, 16)
+    scales = best_scale(groups, -32, 31, ENDS_6_BIT, u)
     largest = jnp.take_along_axis(scales, jnp.argmax(jnp.abs(scales), axis=-2, keepdims=True), axis=-2)
     d = as_float16(largest / -128.0)
     start = jnp.clip(jnp.round(scales * inverse(d)), -128.0, 127.0)
 
     def attempt(i, best):
         scale = jnp.clip(start + (i - 1).astype(jnp.float32), -128.0, 127.0)
-        return _smaller((squared_error(groups, rounded(groups, d * scale, -32, 31), d * scale), scale), best)
+        return _smaller((squared_error(groups, rounded(groups, d * scale, -32, 31), d * scale, importance=u), scale), best)
 
     _, scale = jax.lax.fori_loop(0, 3, attempt, (jnp.full_like(start, jnp.inf), start))
-    q = (rounded(groups, d * scale, -32, 31) + 32.0).astype(jnp.uint8).reshape(*blocks.shape[:-1], 2, 4, 32)
+    return Grid(d * scale, 0.0, (d, scale))
+
+
+def _pack_q6_k(q, grid: Grid):
+    d, scale = grid.parts
+    q = (q + 32.0).astype(jnp.uint8).reshape(*q.shape[:-2], 2, 4, 32)
     lower = (q[..., :2, :] & 15) | ((q[..., 2:, :] & 15) << 4)
     upper = functools.reduce(jnp.bitwise_or, ((q[..., i, :] >> 4) << (2 * i) for i in range(4)))
     parts = [join(join(lower)), join(upper), _bitcast(scale[..., 0].astype(jnp.int8), jnp.uint8), _float16_bytes(d[..., 0, :])]
@@ -209,18 +261,29 @@ def _smaller(new: tuple, best: tuple) -> tuple:
     return tuple(jnp.where(wins, a, b) for a, b in zip(new, best))
 
 
-_CODECS = {
-    "q8_0": (_encode_q8_0, _decode_q8_0),
-    "q6_k": (_encode_q6_k, _decode_q6_k),
-    **{
-        name: (functools.partial(encoder, middle=middle), functools.partial(decoder, middle=middle))
-        for name, encoder, decoder, middle in (
-            ("q4_0", _encode_symmetric, _decode_symmetric, 8),
-            ("q5_0", _encode_symmetric, _decode_symmetric, 16),
-            ("q4_1", _encode_with_min, _decode_with_min, 8),
-            ("q5_1", _encode_with_min, _decode_with_min, 16),
-        )
-    },
-    "q4_k": (functools.partial(_encode_with_scaled_min, high=15), functools.partial(_decode_with_scaled_min, high=15)),
-    "q5_k": (functools.partial(_encode_with_scaled_min, high=31), functools.partial(_decode_with_scaled_min, high=31)),
+def _of(functions: tuple, **choice) -> tuple:
+    return tuple(functools.partial(function, **choice) for function in functions)
+
+
+_SYMMETRIC, _WITH_MIN = (_fit_symmetric, _pack_symmetric, _decode_symmetric), (_fit_with_min, _pack_with_min, _decode_with_min)
+_SCALED_MIN = _fit_with_scaled_min, _pack_with_scaled_min, _decode_with_scaled_min
+_CODECS = {  # format → how scales are fitted, how whole numbers are packed, how bytes are read
+    "q8_0": (_fit_q8_0, _pack_q8_0, _decode_q8_0),
+    "q6_k": (_fit_q6_k, _pack_q6_k, _decode_q6_k),
+    "q4_0": _of(_SYMMETRIC, middle=8),
+    "q5_0": _of(_SYMMETRIC, middle=16),
+    "q4_1": _of(_WITH_MIN, middle=8),
+    "q5_1": _of(_WITH_MIN, middle=16),
+    "q4_k": _of(_SCALED_MIN, high=15),
+    "q5_k": _of(_SCALED_MIN, high=31),
+}
+LEVELS = {  # the smallest and the largest whole number
+    "q8_0": (-127, 127), "q6_k": (-32, 31), "q4_0": (-8, 7), "q5_0": (-16, 15), "q4_1": (0, 15), "q5_1": (0, 31), "q4_k": (0, 15), "q5_k": (0, 31),
+}
+_NEAREST = {  # of the simple blocks, what llama.cpp makes without an importance, bit for bit
+    "q8_0": _encode_q8_0,
+    "q4_0": functools.partial(_encode_symmetric, middle=8),
+    "q5_0": functools.partial(_encode_symmetric, middle=16),
+    "q4_1": functools.partial(_encode_with_min, middle=8),
+    "q5_1": functools.partial(_encode_with_min, middle=16),
 }

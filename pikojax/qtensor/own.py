@@ -8,7 +8,7 @@ A row is one output's K weights, padded to a multiple of the group. Four-bit num
 j holds weight j in its low half and weight j + 16 in its high half. Scales of four-bit formats are searched (`search.py`); those of
 eight-bit formats and NF4 keep the weight furthest from zero.
 
-Leaves out: calibration on activations; scales below float16's smallest number (such a group is rounded to zero).
+Leaves out: scales below float16's smallest number (such a group is rounded to zero).
 """
 
 import functools
@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pikojax.qtensor import search
 from pikojax.qtensor.formats import Format
-from pikojax.qtensor.search import best_line, best_scale, inverse, rounded
+from pikojax.qtensor.search import Grid, best_line, best_scale, inverse
 
 LARGEST_SCALE = float(np.finfo(np.float16).max)
 ENDS = [-9.0, -8.5, -8.0, -7.7, -7.4, -7.0, -6.5, -6.0, 6.0, 6.5, 7.0, 7.4, 7.7, 8.0]
@@ -83,23 +84,47 @@ def parts_of_bytes(data, bits: int, axis: int):
 @functools.partial(jax.jit, static_argnames="format")
 def encode(rows, format: Format):
     """rows float32 [..., K_padded] → data, scales, mins."""
+    grid = fit(rows, format)
+    return pack(nearest(rows, grid, format), grid, format)
+
+
+def fit(rows, format: Format, importance=None) -> Grid:
+    """As `gguf_blocks.fit`; the eight-bit formats and NF4 do not ask for the importance."""
+    groups = split(rows, format.group or rows.shape[-1])
+    importance = None if importance is None else split(importance, groups.shape[-1])
+    furthest = jnp.max(jnp.abs(groups), axis=-1, keepdims=True)
     if format.name == "int8":
-        scales = jnp.max(jnp.abs(rows), axis=-1, keepdims=True) / 127.0
-        return rounded(rows, scales, -127, 127).astype(jnp.int8), scales, None
-    groups, mins = split(rows, format.group), None
+        return Grid(furthest / 127.0)
     if format.name.startswith("int8"):
-        scales = as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True) / 127.0)
-        data = join(rounded(groups, scales, -127, 127).astype(jnp.int8))
-    elif format.name == "nf4":
-        scales = as_float16(jnp.max(jnp.abs(groups), axis=-1, keepdims=True))
-        data = pack4(join(_nearest_nf4(groups * inverse(scales))))
-    elif format.asymmetric:
-        scales, mins = (as_float16(x) for x in best_line(groups, 15, CUTS))
-        data = pack4(join(rounded(groups, scales, 0, 15, mins)))
-    else:
-        scales = as_float16(best_scale(groups, -8, 7, ENDS))
-        data = pack4(join(rounded(groups, scales, -8, 7) + 8.0))
-    return data, scales[..., 0].astype(jnp.float16), None if mins is None else mins[..., 0].astype(jnp.float16)
+        return Grid(as_float16(furthest / 127.0))
+    if format.name == "nf4":
+        return Grid(as_float16(furthest))
+    if format.asymmetric:
+        return Grid(*(as_float16(x) for x in best_line(groups, 15, CUTS, importance=importance)))
+    return Grid(as_float16(best_scale(groups, -8, 7, ENDS, importance)))
+
+
+def nearest(rows, grid: Grid, format: Format):
+    """The number that stands for each weight; NF4's are places in its table."""
+    if format.name == "nf4":
+        return _nearest_nf4(split(rows, format.group) * inverse(grid.scales)).reshape(rows.shape)
+    return search.nearest(rows, grid, *levels(format))
+
+
+def nearest_nf4(x):
+    return jnp.take(jnp.asarray(NF4), _nearest_nf4(x).astype(jnp.int32), mode="clip")
+
+
+def levels(format: Format) -> tuple[int, int]:
+    return (-127, 127) if format.name.startswith("int8") else (0, 15) if format.asymmetric else (-8, 7)
+
+
+def pack(q, grid: Grid, format: Format):
+    scales = grid.scales[..., 0]
+    if format.name.startswith("int8"):
+        return q.astype(jnp.int8), scales if format.group is None else scales.astype(jnp.float16), None
+    data = pack4(q if format.asymmetric or format.name == "nf4" else q + 8.0)
+    return data, scales.astype(jnp.float16), grid.mins[..., 0].astype(jnp.float16) if format.asymmetric else None
 
 
 def as_float16(x):

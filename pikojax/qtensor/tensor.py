@@ -10,6 +10,7 @@ Leaves out: arithmetic on packed numbers (`kernels`), other layouts than the can
 """
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -17,8 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from pikojax.config import require
-from pikojax.qtensor import gguf_blocks, own
-from pikojax.qtensor.formats import FORMATS, format_named
+from pikojax.qtensor import gguf_blocks, own, search
+from pikojax.qtensor.formats import FORMATS, Format, format_named
+from pikojax.qtensor.search import Grid
 
 
 @jax.tree_util.register_dataclass
@@ -56,8 +58,9 @@ class QTensor:
         return f"QTensor({self.format}, K={K}{padding}, N={N}{stack}{layout})"
 
 
-def quantize(array, format: str) -> QTensor:
-    """array [..., K, N] of any float type → QTensor. Under jit nothing looks for NaN and infinity; outside they are refused."""
+def quantize(array, format: str, importance=None) -> QTensor:
+    """array [..., K, N] of any float type → QTensor. Under jit nothing looks for NaN and infinity; outside they are refused. With an `importance`
+    of each input [..., K] scales are chosen for the least error weighed by it."""
     known = format_named(format)
     array = jnp.asarray(array)
     require(jnp.issubdtype(array.dtype, jnp.floating), f"quantize got {array.dtype}; give an array of floats")
@@ -67,11 +70,49 @@ def quantize(array, format: str) -> QTensor:
     array = array.astype(jnp.float32)
     if not isinstance(array, jax.core.Tracer):
         _require_representable(array, known.name)
-    rows = jnp.swapaxes(array, -1, -2)
-    padding = -K % known.block_weights
-    rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, padding)])
+    rows = in_blocks(jnp.swapaxes(array, -1, -2), known)
+    if importance is not None:
+        return _weighed(rows, in_blocks(jnp.asarray(importance, jnp.float32)[..., None, :], known), known, (K, N))
     data, scales, mins = (gguf_blocks.encode(rows, known), None, None) if known.gguf else own.encode(rows, known)
     return QTensor(data, scales, mins, format, (K, N))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _weighed(rows, importance, format: Format, shape: tuple[int, int]) -> QTensor:
+    grid = fit(rows, format, importance)
+    return pack(nearest(rows, grid, format), grid, format, shape)
+
+
+# ---------------------------------------------------------------- in steps, for those who choose the whole numbers themselves
+
+
+def in_blocks(rows, format: Format):
+    """Rows [..., K] with zeros at their ends to fill the last block."""
+    return jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % format.block_weights)])
+
+
+def fit(rows, format: Format, importance=None) -> Grid:
+    """The scales of rows [..., K_padded], by least squares weighed by an importance that is broadcast to them."""
+    importance = None if importance is None else jnp.broadcast_to(importance, rows.shape)
+    return (gguf_blocks if format.gguf else own).fit(rows, format, importance)
+
+
+def nearest(rows, grid: Grid, format: Format):
+    """For each weight the number that stands nearest."""
+    return search.nearest(rows, grid, *gguf_blocks.LEVELS[format.name]) if format.gguf else own.nearest(rows, grid, format)
+
+
+def nearest_value(w, scales, mins, format: Format):
+    """The same as floats, where scales and mins stand beside each weight."""
+    if format.name == "nf4":
+        return own.nearest_nf4(w * search.inverse(scales)) * scales
+    levels = gguf_blocks.LEVELS[format.name] if format.gguf else own.levels(format)
+    return search.rounded(w, scales, *levels, mins) * scales + mins
+
+
+def pack(q, grid: Grid, format: Format, shape: tuple[int, int]) -> QTensor:
+    data, scales, mins = (gguf_blocks.pack(q, grid, format), None, None) if format.gguf else own.pack(q, grid, format)
+    return QTensor(data, scales, mins, format.name, shape)
 
 
 def _require_representable(array, format: str) -> None:

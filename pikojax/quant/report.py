@@ -1,5 +1,6 @@
 """What quantizing a model cost: bytes before and after, and the relative error of each matrix, √(Σ(ŵ − w)² / Σw²)."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class Line(NamedTuple):
     bytes_after: int
     error: float  # relative; 0 where nothing changed
     n_padded: int  # zeros that fill the last block of each output
+    note: str = ""  # why it is not what was asked for
 
 
 def compare(params, quantized, rules: str | Sequence[Rule] = "int8") -> list[Line]:
@@ -45,23 +47,28 @@ def _line(path: str, old, new, rules: Sequence[Rule]) -> Line:
     return Line(path, shape, new.format, old.nbytes, new.n_bytes, float(error), new.n_padded)
 
 
+def in_groups(lines: list[Line]) -> list[Line]:
+    """Layers that became the same as one line: blocks/*/q/kernel ×16."""
+    groups: dict[tuple, list[Line]] = {}
+    for line in lines:
+        groups.setdefault((re.sub(r"^blocks/\d+/", "blocks/*/", line.path), line.shape, line.format, line.n_padded, line.note), []).append(line)
+    made = []
+    for (path, *_), those in groups.items():
+        squares = sum(line.error**2 for line in those) / len(those)
+        sums = dict(bytes_before=sum(line.bytes_before for line in those), bytes_after=sum(line.bytes_after for line in those))
+        made.append(those[0]._replace(path=path + (f" ×{len(those)}" if len(those) > 1 else ""), error=squares**0.5, **sums))
+    return made
+
+
 def table(lines: list[Line]) -> str:
     """The lines as text, the totals last."""
-    cells = [("parameter", "shape", "format", "bytes", "before", "error")]
+    cells = [("parameter", "shape", "format", "bytes", "before", "error", "")]
     for line in lines:
         shape = "×".join(map(str, line.shape)) + (f" (+{line.n_padded})" if line.n_padded else "")
-        cells.append(
-            (
-                line.path,
-                shape,
-                line.format,
-                f"{line.bytes_after:,}",
-                f"{line.bytes_before:,}",
-                f"{line.error:.2%}" if line.error else "",
-            )
-        )
+        error = f"{line.error:.2%}" if line.error else ""
+        cells.append((line.path, shape, line.format, f"{line.bytes_after:,}", f"{line.bytes_before:,}", error, line.note))
     before, after = sum(line.bytes_before for line in lines), sum(line.bytes_after for line in lines)
-    cells.append(("all", "", "", f"{after:,}", f"{before:,}", ""))
+    cells.append(("all", "", "", f"{after:,}", f"{before:,}", "", ""))
     widths = [max(map(len, column)) for column in zip(*cells)]
-    rows = ("  ".join(cell.rjust(w) if i > 2 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in cells)
+    rows = ("  ".join(cell.rjust(w) if 2 < i < 6 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in cells)
     return "\n".join(row.rstrip() for row in rows)

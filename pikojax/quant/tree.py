@@ -6,7 +6,7 @@
 A path is the names from the root, with slashes: `blocks/qkv/kernel`. In a pattern `*` stands for anything, slashes too. What no
 rule fits, what is no matrix (norms, biases) and what is small stays as it is.
 
-Leaves out: calibration; formats chosen by measured error.
+Leaves out: calibration (`pack.py`); formats chosen by measured error.
 """
 
 import fnmatch
@@ -50,7 +50,7 @@ def quantize_tree(params, rules: str | Sequence[Rule], smallest: int = SMALLEST)
         name = path_name(path)
         rule = rule_of(name, chosen)
         used.add(rule)
-        if rule is None or rule.format is None or isinstance(leaf, QTensor) or not _is_matrix(name, leaf, smallest):
+        if rule is None or rule.format is None or isinstance(leaf, QTensor) or not is_matrix(name, leaf, smallest):
             return leaf
         return quantize(jnp.swapaxes(leaf, -1, -2) if rule.table else leaf, rule.format)
 
@@ -74,7 +74,7 @@ def path_name(path) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
 
 
-def _is_matrix(name: str, leaf, smallest: int) -> bool:
+def is_matrix(name: str, leaf, smallest: int) -> bool:
     """Two axes, three in a stack of blocks: there a norm's scale has two. A layer's experts are a stack too."""
     first, *rest = name.split("/")
     stacked = first == "blocks" and not rest[0].isdigit()

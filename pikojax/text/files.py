@@ -16,6 +16,7 @@ from pikojax.config import UserError, require
 from pikojax.text import hf_json
 from pikojax.text.sp_save import restore
 from pikojax.text.tokenizer import Tokenizer
+from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 IN_A_FOLDER = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 
@@ -52,6 +53,8 @@ def _tree(file: Path) -> dict:
         looks_like = getattr(_module(module), looks, None)
         if looks_like is not None and looks_like(head):
             return _reader(module, read, file)
+    if head:
+        refuse_mistakes(file, head[:HEAD_BYTES])
     return hf_json.read_tree(file)  # which says that it is not JSON
 
 

@@ -36,6 +36,14 @@ def read_limited(file: Path) -> bytes:
     return content
 
 
+def read_up_to(file: Path, limit_bytes: int, what: str) -> bytes:
+    """A whole file that is no larger than `what` may be; one without end is read up to the limit."""
+    with open(file, "rb") as opened:
+        content = opened.read(limit_bytes + 1)
+    require(len(content) <= limit_bytes, f"{file} is larger than {limit_bytes >> 20} MB, {what} is not; give another file")
+    return content
+
+
 def read_tree(file: Path) -> dict:
     try:
         content = read_limited(file)

@@ -12,7 +12,7 @@ Leaves out: overflowing parts (what truncation cuts off is gone).
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pikojax.config import require
+from pikojax.config import UserError, require
 from pikojax.text import byte_level
 from pikojax.text.hf_json import build as build_part
 from pikojax.text.hf_json import field, sequence, shown
@@ -177,6 +177,18 @@ def _lstrip(token: str) -> str:
 
 
 _WHITE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
+def put_in(processor: Processor) -> set[int]:
+    """All ids that it may put beside those of a text, or of two."""
+    found = set()
+    for n in (1, 2):
+        try:
+            parts = processor([Part([0], [""], [(0, 0)], [0], i) for i in range(n)], True)
+        except UserError:  # one that is for one text alone says so when it gets two
+            continue
+        found |= {id for part in parts if part.text is None for id in part.ids}
+    return found
 
 
 def frame(processor: Processor) -> tuple[list[int], list[int]] | None:

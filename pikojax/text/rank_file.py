@@ -15,6 +15,7 @@ import functools
 from pathlib import Path
 
 from pikojax.config import UserError, require
+from pikojax.text.hf_json import read_up_to
 from pikojax.text.patterns import PATTERNS
 
 MAX_BYTES = 64 << 20
@@ -99,9 +100,7 @@ def _template(token: str, id: int) -> dict:
 def read_ranks(path: Path) -> dict[int, bytes]:
     """Rank → the token's bytes; all 256 single bytes are there, no token and no rank twice."""
     try:
-        size = path.stat().st_size
-        require(size <= MAX_BYTES, f"{path} has {size} bytes, a rank file at most {MAX_BYTES}; give another file")
-        data = path.read_bytes()
+        data = read_up_to(path, MAX_BYTES, "a rank file")
     except OSError as error:
         raise UserError(f"cannot read the rank file {path} ({error.strerror}); give a file that can be read") from None
     ranks: dict[int, bytes] = {}

@@ -20,6 +20,7 @@ import struct
 from pathlib import Path
 
 from pikojax.config import UserError, require
+from pikojax.text.hf_json import read_up_to
 from pikojax.text.rank_file import _template, bpe_model
 
 MAX_BYTES, MAX_PIECES, MAX_PIECE_BYTES = 64 << 20, 1_000_000, 8000  # SentencePiece itself refuses longer pieces
@@ -37,9 +38,8 @@ def read(path: str | Path) -> dict:
     """The tree of a `.model` file."""
     path = Path(path)
     try:
-        size = path.stat().st_size
-        require(0 < size <= MAX_BYTES, f"{path} has {size} bytes, a SentencePiece model 1 to {MAX_BYTES}; give another file")
-        data = path.read_bytes()
+        data = read_up_to(path, MAX_BYTES, "a SentencePiece model")
+        require(data != b"", f"{path} is empty; give another file")
     except OSError as error:
         raise UserError(f"cannot read the SentencePiece model {path} ({error.strerror}); give a file that can be read") from None
     try:

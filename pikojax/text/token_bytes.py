@@ -17,7 +17,8 @@ from pikojax.text.stream import flat
 
 def token_bytes(tokenizer) -> list[bytes]:
     """Of each id; b"" for special tokens, the unknown one, and ids that have none."""
-    to_bytes, left_out = _decoder(tokenizer.tree.get("decoder")), {tokenizer.unk_id, *(tokenizer.ids[token] for token in tokenizer.specials)}
+    to_bytes = _decoder(tokenizer.tree.get("decoder"))
+    left_out = {tokenizer.unk_id, *(tokenizer.ids[token] for token in tokenizer.specials)}
     there = [i for i, token in enumerate(tokenizer.tokens) if token]
     found = [b""] * tokenizer.vocab_size
     for i, token in zip(there, tokenizer.visible_tokens(there, False), strict=True):
@@ -37,13 +38,14 @@ def _decoder(tree: dict | None) -> Callable[[str], bytes]:
         elif kind == "Fuse":
             fused = True
         elif kind == "Strip" and fused:
-            require(not part.get("stop"), "this tokenizer's decoder strips the end of a text, which no mask can foresee; choose another model")
+            require(not part.get("stop"), "this tokenizer's decoder strips the end of a text, which no token tells; choose another model")
         elif kind == "Replace" and fused:
             old, is_regex = pattern_of(part)
-            require(not is_regex and len(old) == 1, "this tokenizer's decoder replaces across tokens, which no mask can foresee; choose another model")
+            require(not is_regex and len(old) == 1, "this tokenizer's decoder replaces across tokens; choose another model")
             steps.append(lambda text, one=decoders.replace_token(part): one(text, False))
         else:
-            require(kind in decoders.TOKEN_BY_TOKEN, f"this tokenizer's decoder ({kind}) has tokens that change each other; choose another model")
+            known = kind in decoders.TOKEN_BY_TOKEN
+            require(known, f"in this tokenizer's decoder ({kind}) tokens change each other; choose another model")
             steps.append(lambda text, one=decoders.TOKEN_BY_TOKEN[kind](part): one(text, False))
 
     def to_bytes(token: str) -> bytes:

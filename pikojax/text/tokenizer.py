@@ -63,6 +63,8 @@ class Tokenizer:
         self.specials = tuple(sorted(self._added.specials, key=self.ids.__getitem__))
         self.eos_id, self.bos_id, self.pad_id = map(self._named, ("eos_token", "bos_token", "pad_token"), (EOS_NAMES, BOS_NAMES, PAD_NAMES))
         self.unk_id = self._vocab.unk_id
+        strange = postprocess.put_in(self._process) - self._by_id.keys()
+        require(not strange, f"its post_processor puts in the id {min(strange, default=0)}, which no token has; fetch the file again")
         self._frame = postprocess.frame(self._process)
         self._models: dict[frozenset[int], Any] = {}
 

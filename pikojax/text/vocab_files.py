@@ -10,10 +10,12 @@ special tokens; without one they follow from the vocabulary: BERT's is lower-cas
 Leaves out: other models' ways of preparing text; their tokenizer.json has it.
 """
 
+import io
 import json
 from pathlib import Path
 
 from pikojax.config import UserError, require
+from pikojax.text.hf_json import read_up_to
 from pikojax.text.patterns import PATTERNS
 from pikojax.text.rank_file import bpe_model
 
@@ -24,9 +26,7 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": T
 
 def read_text(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        require(size <= MAX_BYTES, f"{path} has {size} bytes, a vocabulary at most {MAX_BYTES}; give another file")
-        return path.read_text(encoding="utf-8")  # with every kind of line end as \n
+        return io.TextIOWrapper(io.BytesIO(read_up_to(path, MAX_BYTES, "a vocabulary")), "utf-8").read()  # with every kind of line end as \n
     except OSError as error:
         raise UserError(f"cannot read the vocabulary {path} ({error.strerror}); give a file that can be read") from None
     except UnicodeDecodeError:

@@ -21,6 +21,9 @@ CASES = {  # name → (transformers' config class, what differs)
     "qwen2 with a window": ("Qwen2Config", dict(use_sliding_window=True, sliding_window=16, max_window_layers=0)),
     "qwen3": ("Qwen3Config", dict(head_dim=16)),
     "phi3": ("Phi3Config", dict(sliding_window=20, pad_token_id=0, eos_token_id=1, bos_token_id=1, partial_rotary_factor=0.5)),
+    "longrope": ("Phi3Config", dict(pad_token_id=0, eos_token_id=1, bos_token_id=1, rope_parameters=dict(rope_type="longrope", rope_theta=1e4,
+        short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.5, 2.0, 3.0, 4.0], original_max_position_embeddings=32))),
+    "smollm3": ("SmolLM3Config", dict(pad_token_id=0, no_rope_layer_interval=2)),
     "gemma2": ("Gemma2Config", dict(head_dim=16, sliding_window=16, query_pre_attn_scalar=24)),
     "gemma3": ("Gemma3TextConfig", dict(head_dim=16, sliding_window=16, num_hidden_layers=7, query_pre_attn_scalar=24)),
 }  # fmt: skip
