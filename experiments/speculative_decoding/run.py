@@ -31,7 +31,7 @@ from pikojax.models import catalog
 HERE = Path(__file__).parent
 PASSES, DRAWS, VOCAB, PAIRS = 3, 4000, 64, 8
 SMALLER = "d_model=128 n_layers=1 n_heads=2 n_kv_heads=1 d_hidden=256".split()
-TINY = LlamaConfig(d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
+TINY = LlamaConfig(d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
 STORY = "Once upon a time, there was a little girl who"
 SENTENCES = "The cat sat on the mat. The dog ran to the park. Tom had a red ball. "
 TEXTS = {"a story": STORY, "repeated": 4 * SENTENCES, "random": measure_decode.random_ids(64, 4096)}

@@ -135,7 +135,9 @@ def turn(side: str, python: str | None, path, prompt_tokens: int, tokens: int, t
     if side == "pikojax":
         words = ["--prompt-tokens", prompt_tokens, "--tokens", tokens, "--threads", threads, "--passes", passes]
         return _last_json([sys.executable, "-m", "pikojax", "bench", "decode", path, *words, "--json"])
-    found = _last_json([python, Path(__file__).with_name("peer_decode.py"), side, path, prompt_tokens, tokens, threads, passes])
+    # as text, since a script's folder comes first among what it imports, and ours has an `inspect` too
+    script = Path(__file__).with_name("peer_decode.py").read_text(encoding="utf-8")
+    found = _last_json([python, "-c", script, side, path, prompt_tokens, tokens, threads, passes])
     first_s = statistics.median(found["first_token_s"])
     return {
         "decode_tokens_per_s": (tokens - 1) / statistics.median(found["decode_s"]),

@@ -1,6 +1,6 @@
 """The other side of `pikojax bench decode --against`: a script for an interpreter that has llama-cpp-python, or torch and transformers.
 
-    PYTHON peer_decode.py llama.cpp|transformers MODEL PROMPT_TOKENS TOKENS THREADS PASSES
+    PYTHON -c "…this file…" llama.cpp|transformers MODEL PROMPT_TOKENS TOKENS THREADS PASSES
     →  {"first_token_s": [a pass each], "decode_s": [… of the TOKENS − 1 others], "peak_rss_bytes": …, "version": …}
 
 It imports nothing of this project. The prompt is `random_ids`, the same on both sides, and the likeliest token is always taken; end-of-text
