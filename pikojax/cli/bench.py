@@ -7,6 +7,10 @@ Leaves out: evaluation, checkpoints and samples, which cost what their intervals
 the bandwidth of this machine's memory in the same minute, and how exact the product is. `--format float32` is XLA's own product.
 
 `pikojax bench attention --cache int8 --slots 4096 --rows 1`: the same for the few newest tokens' attention to a cache.
+
+`pikojax bench decode MODEL --prompt-tokens 512 --tokens 64 --against llama.cpp --peer-python PYTHON`: how fast a model writes and
+reads a prompt, beside another program on the same file, in turn; `bench prefill` is the same with few tokens written. `bench speculative
+MODEL --prompt TEXT --speculative lookup`: with a drafter beside without.
 """
 
 import argparse
@@ -15,12 +19,12 @@ import time
 
 from pikojax.config import UserError, load_config, require
 
-HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8; matmul or attention"
+HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8; matmul, attention; decode, prefill or speculative MODEL"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=tuple(WHATS), help="what to measure")
-    parser.add_argument("items", nargs="*", metavar="CONFIG or key=value", help="as for `pikojax train`; lightllm if left out")
+    parser.add_argument("items", nargs="*", metavar="MODEL, CONFIG or key=value", help="train: as `pikojax train`; lightllm if left out")
     parser.add_argument("--steps", type=int, default=8, metavar="N", help="train: steps to time (8)")
     parser.add_argument("--format", default="q4_0", help="matmul: how the weights are stored (q4_0)")
     parser.add_argument("--rows", type=int, default=1, metavar="M", help="matmul, attention: rows of x, or new tokens (1)")
@@ -31,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, default=32, metavar="H", help="attention: query heads (32)")
     parser.add_argument("--kv-heads", type=int, default=8, metavar="G", help="attention: heads of keys and values (8)")
     parser.add_argument("--width", type=int, default=64, metavar="C", help="attention: of a head (64)")
+    parser.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="decode, prefill: random tokens to read first (512)")
+    parser.add_argument("--tokens", type=int, metavar="N", help="decode, prefill, speculative: tokens to write (64; prefill 2)")
+    parser.add_argument("--passes", type=int, default=3, metavar="N", help="decode, prefill, speculative: passes to take the median of (3)")
+    parser.add_argument("--against", metavar="PEER", help="decode, prefill: llama.cpp or transformers, in turn with ours")
+    parser.add_argument("--peer-python", metavar="PYTHON", help="an interpreter that has the peer")
+    parser.add_argument("--speculative", default="off", metavar="DRAFTER", help="off, lookup, early-exit[=LAYERS], heads, draft=MODEL")
+    parser.add_argument("--prompt", metavar="TEXT", help="speculative: what to go on with")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="speculative: 0 takes the likeliest token (0)")
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -61,6 +73,51 @@ def run_attention(args: argparse.Namespace) -> dict:
         f" {result['nmse_kernel']:.1e}), {result['cache']} by {result['kernel']}"
     )
     return result
+
+
+def run_decode(args: argparse.Namespace) -> dict:
+    path, tokens = one_model(args), args.tokens or (2 if args.what == "prefill" else 64)
+    from pikojax.infer import measure_decode
+    from pikojax.native import cpu
+
+    threads = args.threads or cpu.cores()
+    if args.against:
+        require(args.speculative == "off", "--against compares plain decoding; leave --speculative out")
+        result = measure_decode.compare(path, args.against, args.peer_python, args.prompt_tokens, tokens, threads, args.passes)
+        beside = f"; {result['decode_ratio']:.2f}× and {result['prefill_ratio']:.2f}× {args.against}"
+    else:
+        result = measure_decode.measure(path, args.prompt_tokens, tokens, threads, args.passes, args.speculative)
+        beside = ""
+    share = ""
+    if result["of_bandwidth"] is not None:
+        share = f" ({result['of_bandwidth']:.0%} of the {result['read_bandwidth_gb_per_s']:.1f} GB/s that memory gives)"
+    print(
+        f"{result['decode_tokens_per_s']:,.1f} tokens/s written{share},"
+        f" {result['prefill_tokens_per_s']:,.0f} tokens/s of prompt read{beside};"
+        f" the first token after {result['first_token_s']:.2f} s, {result['peak_rss_bytes'] / 1e9:.2f} GB of memory"
+    )
+    return result
+
+
+def run_speculative(args: argparse.Namespace) -> dict:
+    path = one_model(args)
+    require(args.speculative != "off", "bench speculative needs --speculative lookup, early-exit[=LAYERS], heads or draft=MODEL")
+    require(bool(args.prompt), "bench speculative needs --prompt TEXT: random tokens have nothing to be guessed")
+    from pikojax.infer.measure_decode import measure_speculative
+
+    result = measure_speculative(path, args.prompt, args.speculative, args.tokens or 64, args.passes, args.temperature)
+    print(
+        f"{result['decode_tokens_per_s']:,.1f} tokens/s with {args.speculative}, {result['plain_tokens_per_s']:,.1f} without:"
+        f" {result['speedup']:.2f}×, {result['accepted_per_round']:.2f} tokens a round,"
+        f" {'the same text' if result['same_text'] else 'ANOTHER TEXT'}"
+    )
+    return result
+
+
+def one_model(args: argparse.Namespace) -> str:
+    wanted = "a run folder, a Hugging Face folder, a .gguf or an llama2.c .bin"
+    require(len(args.items) == 1, f"bench {args.what} got {len(args.items)} models, wanted one: {wanted}")
+    return args.items[0]
 
 
 def run_train(args: argparse.Namespace) -> dict:
@@ -114,4 +171,5 @@ def bench_train(config, n_steps: int) -> dict:
     }
 
 
-WHATS = {"train": run_train, "matmul": run_matmul, "attention": run_attention}
+WHATS = {"train": run_train, "matmul": run_matmul, "attention": run_attention, "decode": run_decode, "prefill": run_decode}
+WHATS |= {"speculative": run_speculative}

@@ -1,0 +1,130 @@
+"""What do guesses bring? Tokens a round, and tokens a second beside plain decoding, by drafter, text and temperature.
+
+    run.py [--models FOLDER] [--seconds N] [--quick]
+
+    coupling   two distributions at total variation d: how often the same random numbers draw the same token of both, used in two ways
+    text       a drafter beside plain decoding, in turn, over the same weights; and whether the texts are the same
+
+The story model and the small one that drafts for it are trained (some 15 minutes) and packed as q8_0, the others made of random weights,
+in FOLDER, where they are not there yet. With `--seconds` nothing is begun after so long: call again to go on.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import bench_models
+from trials import ROOT, Rows
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pikojax.config import LlamaConfig, cache_dir
+from pikojax.infer import measure_decode
+from pikojax.infer.engine import Engine, EngineConfig
+from pikojax.infer.sampling import make_settings, sample
+from pikojax.models import catalog
+
+HERE = Path(__file__).parent
+PASSES, DRAWS, VOCAB, PAIRS = 3, 4000, 64, 8
+SMALLER = "d_model=128 n_layers=1 n_heads=2 n_kv_heads=1 d_hidden=256".split()
+TINY = LlamaConfig(d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
+STORY = "Once upon a time, there was a little girl who"
+SENTENCES = "The cat sat on the mat. The dog ran to the park. Tom had a red ball. "
+TEXTS = {"a story": STORY, "repeated": 4 * SENTENCES, "random": measure_decode.random_ids(64, 4096)}
+CASES = [  # model, text, temperature, drafter
+    *[("stories", "repeated", 0.0, drafter) for drafter in ("lookup", "early-exit=1", "draft")],
+    *[("stories", "a story", t, drafter) for t in (0.0, 0.7, 1.0) for drafter in ("lookup", "early-exit=1", "early-exit=2", "draft")],
+    *[("13M q8_0", "random", 1.0, drafter) for drafter in ("lookup", "early-exit=1")],
+    ("13M q8_0", "random", 0.0, "lookup"),
+    ("1.1B q4_0", "random", 1.0, "lookup"),
+    ("1.1B q4_0", "random", 0.0, "lookup"),
+]
+
+
+# ---------------------------------------------------------------- coupling
+
+
+def two_distributions(d: float, seed: int):
+    """Log-probabilities at total variation d."""
+    p_V, other_V = np.random.default_rng(seed).dirichlet(np.full(VOCAB, 0.3), 2)
+    q_V = p_V + d / (0.5 * np.abs(p_V - other_V).sum()) * (other_V - p_V)
+    assert q_V.min() >= 0, f"these two are nearer to each other than {d}"
+    return [jnp.log(jnp.asarray(x_V, jnp.float32)) for x_V in (p_V, q_V)]
+
+
+def agreement(draw: str, d: float, draws: int, seed: int = 0) -> float:
+    """How often the same keys draw the same token of both: as the engine draws, or by noise for each token."""
+    keys, settings = jax.random.split(jax.random.key(seed), draws), make_settings(draws, VOCAB, temperature=1.0)
+    by_noise = lambda logp_BV: jax.vmap(jax.random.categorical)(keys, logp_BV)  # argmax(log-probability + Gumbel noise)
+    one = by_noise if draw == "noise a token" else lambda logp_BV: sample(logp_BV, keys, settings)
+    first, second = (one(jnp.tile(logp_V, (draws, 1))) for logp_V in two_distributions(d, seed))
+    return float(jnp.mean(first == second))
+
+
+def coupling(rows: Rows, draws: int) -> None:
+    for draw in ("one number", "noise a token"):
+        for d in (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+            if not rows.has(kind="coupling", draw=draw, d=d):
+                each = [agreement(draw, d, draws, seed) for seed in range(PAIRS)]
+                rows.append(kind="coupling", draw=draw, d=d, agree=float(np.mean(each)), agree_each=each)
+
+
+# ---------------------------------------------------------------- text
+
+
+def pikojax(*words) -> None:
+    subprocess.run([sys.executable, "-m", "pikojax", *map(str, words)], check=True, cwd=ROOT, stdout=sys.stderr)
+
+
+def file_of(model: str, folder: Path) -> Path:
+    if model in bench_models.FILES:
+        return bench_models.file_of(model, folder)
+    run = folder / ("story" if model == "stories" else "draft")
+    packed = run.with_name(f"{run.name}-q8_0.gguf")
+    if not run.exists():
+        smaller = [] if model == "stories" else [*SMALLER, f"tokenizer.path={folder / 'story' / 'tokenizer.json'}"]
+        pikojax("train", HERE / "config.toml", f"run.dir={run}", *smaller)
+    if not packed.is_file():
+        pikojax("convert", run, "-o", packed, "--type", "q8_0")
+    return packed
+
+
+def text(rows: Rows, folder: Path, over) -> None:
+    engines = {}  # one model at a time
+    for model, text, temperature, drafter in CASES:
+        key = {"kind": "text", "model": model, "text": text, "temperature": temperature, "drafter": drafter}
+        if rows.has(**key) or over():
+            continue
+        if (model, "off") not in engines:
+            engines = {(model, "off"): measure_decode.open_engine(file_of(model, folder))}
+        name = f"draft={file_of('draft', folder)}" if drafter == "draft" else drafter
+        if (model, drafter) not in engines:
+            engines[model, drafter] = measure_decode.with_drafter(engines[model, "off"], name)
+        tokens = 64 if model == "1.1B q4_0" else 128
+        both = engines[model, "off"], engines[model, drafter]
+        found = measure_decode.drafter_beside_plain(*both, TEXTS[text], tokens, PASSES, temperature)
+        rows.append(**key | found | {"speculative": drafter})
+
+
+def main(quick: bool, folder: Path, limit_s: float) -> None:
+    rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
+    if quick:
+        rows.append(kind="coupling", draw="one number", d=0.3, agree=agreement("one number", 0.3, 200))
+        plain = Engine(catalog["llama"], TINY, catalog["llama"].init(TINY, jax.random.key(0)), None, EngineConfig(slots=1, remember=False))
+        both = plain, measure_decode.with_drafter(plain, "lookup")
+        rows.append(kind="text", **measure_decode.drafter_beside_plain(*both, [1, 2, 3, 1, 2, 3], 32, 1))
+        return
+    coupling(rows, DRAWS)
+    text(rows, folder, lambda: time.monotonic() - began_s > limit_s)
+
+
+def after(word: str) -> str | None:
+    return sys.argv[sys.argv.index(word) + 1] if word in sys.argv else None
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv, Path(after("--models") or cache_dir("models")), float(after("--seconds") or "inf"))

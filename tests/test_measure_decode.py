@@ -1,0 +1,116 @@
+"""What `pikojax bench decode` and its relatives count and time, on a model that a blink makes."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+import tiny
+
+from pikojax.cli.main import main
+from pikojax.config import UserError
+from pikojax.infer import measure_decode as m
+from pikojax.infer.engine import Engine, EngineConfig
+from pikojax.models import catalog
+
+CONTEXT = 64
+
+
+@pytest.fixture(scope="module")
+def plain():
+    cfg = tiny.config(dict(context=CONTEXT, tie=False)).model
+    return Engine(catalog["gpt"], cfg, catalog["gpt"].init(cfg, jax.random.key(0)), None, EngineConfig(slots=1, remember=False))
+
+
+def test_a_pass_writes_what_was_asked_for_and_its_parts_make_the_whole(plain):
+    ids = m.random_ids(20, plain.cfg.vocab_size)
+    assert len(ids) == 20 and set(ids) <= set(range(plain.cfg.vocab_size)) and ids == m.random_ids(20, plain.cfg.vocab_size)
+    found = m.one_pass(plain, ids, 8)
+    assert len(found["ids"]) == 8 and found["first_token_s"] > 0 and found["decode_s"] > 0
+    told = m.described(plain, [{**found, "first_token_s": 0.5, "decode_s": 2.0}], [1e-3], 20, 8)
+    assert told["decode_tokens_per_s"] == 3.5 and told["prefill_tokens_per_s"] == 40
+    assert told["of_bandwidth"] == pytest.approx(3.5 * (told["weight_bytes"] + told["cache_bytes_read_per_token"]) / 1e6)
+
+
+def test_bytes_are_those_that_a_step_reads(plain):
+    cfg, params = plain.cfg, plain.params
+    everything = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    looked_up = params["embed"].nbytes + params["positions"].nbytes
+    assert m.weight_bytes(params) == everything - looked_up, "a row of each is looked up, the rest is not read"
+    tied = {name: part for name, part in params.items() if name != "head"}
+    assert m.weight_bytes(tied) == everything - looked_up - params["head"].nbytes + params["embed"].nbytes, "the table is the head"
+    one_slot = 2 * cfg.n_layers * cfg.d_model * 4  # keys and values, as many heads as queries have, float32
+    assert m.cache_bytes_read(plain, 24.5) == pytest.approx(24.5 * one_slot, abs=1)
+
+
+def test_a_drafter_beside_plain_decoding_writes_the_same(plain):
+    told = m.drafter_beside_plain(plain, m.with_drafter(plain, "lookup"), [1, 2, 3, 1, 2, 3, 1, 2], 30, passes=1)
+    assert told["same_text"] and told["tokens"] == 30 and told["accepted_per_round"] >= 1
+    assert told["speedup"] == pytest.approx(told["decode_tokens_per_s"] / told["plain_tokens_per_s"])
+
+
+def test_lengths_that_do_not_fit_are_one_line(plain):
+    with pytest.raises(UserError, match="60 [+] 8 tokens are 68, the model holds 64"):
+        m.check_length(plain, 60, 8)
+    with pytest.raises(UserError, match="1 to write"):
+        m.check_length(plain, 60, 1)
+
+
+def test_sides_come_in_turn_and_ratios_are_of_medians(monkeypatch):
+    calls, rates = [], {"pikojax": iter([30.0, 10.0, 20.0]), "llama.cpp": iter([8.0, 12.0, 10.0])}
+
+    def turn(side, *_):
+        calls.append(side)
+        rate = next(rates[side])
+        return {"decode_tokens_per_s": rate, "prefill_tokens_per_s": 2 * rate, "weight_bytes": 7}
+
+    monkeypatch.setattr(m, "turn", turn)
+    told = m.compare("model", "llama.cpp", "python", 4, 4, 2, rounds=3)
+    assert calls == ["pikojax", "llama.cpp"] * 3
+    assert told["decode_tokens_per_s"] == 20 and told["against"]["decode_tokens_per_s"] == 10
+    assert told["decode_ratio"] == told["prefill_ratio"] == 2 and told["weight_bytes"] == 7
+
+
+def test_a_peer_that_is_missing_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="--peer-python"):
+        m.compare("model", "llama.cpp", None, 4, 4, 2)
+    with pytest.raises(UserError, match="choose from llama.cpp, transformers"):
+        m.compare("model", "vllm", sys.executable, 4, 4, 2)
+    with pytest.raises(UserError, match="does not start"):
+        m.turn("llama.cpp", str(tmp_path / "none"), "model", 4, 4, 2)
+    with pytest.raises(UserError, match="llama_cpp|none.gguf"):  # the module is missing, or the file
+        m.turn("llama.cpp", sys.executable, str(tmp_path / "none.gguf"), 4, 4, 2)
+
+
+def test_the_peers_script_needs_nothing_of_this_project():
+    script = m.__file__.replace("measure_decode", "peer_decode")
+    code = f"import runpy, sys; runpy.run_path({script!r}); print([n for n in sys.modules if n.startswith(('pikojax', 'jax', 'numpy'))])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["decode"], "got 0 models"),
+        (["speculative", "model"], "needs --speculative"),
+        (["speculative", "model", "--speculative", "lookup"], "needs --prompt"),
+        (["decode", "model", "--against", "llama.cpp", "--speculative", "lookup"], "leave --speculative out"),
+        (["decode", "model", "--passes", "0"], "passes = 0"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, capsys):
+    assert main(["bench", *words]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_verb_reports_what_it_promises(tmp_path):
+    made = [sys.executable, "-m", "pikojax", "quickstart", "--dir", str(tmp_path / "run"), "train.steps=2", "data.stories_mb=0.2"]
+    subprocess.run(made, check=True, capture_output=True)
+    words = ["bench", "decode", str(tmp_path / "run"), *"--prompt-tokens 20 --tokens 8 --passes 1 --threads 1 --json".split()]
+    done = subprocess.run([sys.executable, "-m", "pikojax", *words], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    names = "decode_tokens_per_s prefill_tokens_per_s first_token_s peak_rss_bytes weight_bytes cache_bytes_read_per_token".split()
+    assert all(told[name] > 0 for name in (*names, "read_bandwidth_gb_per_s")) and 0 < told["of_bandwidth"] < 1.5
