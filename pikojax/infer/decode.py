@@ -192,24 +192,32 @@ def decode(how: How, params, draft_params, state: State, settings: Settings, key
     goes_on = lambda state, count_B: ~state.done_B & (count_B < budget_B)
 
     def go_on(carry):
-        round, state, drawn = carry
+        round, _, state, drawn = carry
         return (round < n_rounds) & jnp.any(goes_on(state, drawn.count_B))
 
-    def one(carry):
-        round, state, drawn = carry
-        active_B = goes_on(state, drawn.count_B)
-        if len(widths) == 1:
-            which = jnp.int32(0)
-            state, drawn = branches[0](state, drawn, active_B)
-        else:
-            which = best_width(how.drafter, state, active_B, costs_W)
-            state, drawn = jax.lax.switch(which, branches, state, drawn, active_B)
-        return round + 1, state, drawn._replace(rounds_W=drawn.rounds_W.at[which].add(1))
+    def choose(state, drawn):
+        return best_width(how.drafter, state, goes_on(state, drawn.count_B), costs_W) if len(widths) > 1 else jnp.int32(0)
+
+    def of_width(which):  # a loop a width, as what goes through a branch (lax.switch) is copied, the whole cache with it
+        def one(carry):
+            round, _, state, drawn = carry
+            state, drawn = branches[which](state, drawn, goes_on(state, drawn.count_B))
+            return round + 1, choose(state, drawn), state, drawn._replace(rounds_W=drawn.rounds_W.at[which].add(1))
+
+        return lambda carry: jax.lax.while_loop(lambda carry: go_on(carry) & (carry[1] == which), one, carry)
+
+    def all_widths(carry):
+        for which in range(len(widths)):
+            carry = of_width(which)(carry)
+        return carry
 
     told = _room_for(how, jnp.zeros((B, room)))
     none_B = jnp.zeros((B,), jnp.int32)
     drawn = Drawn(jnp.zeros((B, room), jnp.int32), none_B, told, none_B, jnp.zeros((len(widths),), jnp.int32))
-    _, state, drawn = jax.lax.while_loop(go_on, one, (jnp.int32(0), state, drawn))
+    carry = jnp.int32(0), choose(state, drawn), state, drawn
+    _, _, state, drawn = jax.lax.while_loop(go_on, all_widths, carry) if len(widths) > 1 else of_width(0)(carry)
+    if how.drafter is not None and isinstance(state.draft, tuple):
+        state = state._replace(draft=state.draft[:2])
     return drawn._replace(tokens_BN=drawn.tokens_BN[:, :CHUNK], told=jax.tree.map(lambda x: x[:, :CHUNK], drawn.told)), state
 
 
