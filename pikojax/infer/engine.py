@@ -11,7 +11,8 @@
 
 What a row needs lies on the host between two steps (length, blocks, settings, key); on the device lie weights and cache. So a row costs
 nothing when it has left, and a call holds just the rows that write, padded to a power of two. Since a row's bits do not depend on what
-stands beside it, nor on how its prompt was cut, a request's text is the same alone and in any company.
+stands beside it, nor on how its prompt was cut, a request's text is the same alone and in any company (bit for bit with quantized weights;
+float32 products of few rows are XLA's, and may differ in their last bits).
 
 Whoever reads a handle drives the engine, one step at a time under its lock; nothing runs when nobody asks. Steps may be made from
 several threads.
