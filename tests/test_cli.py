@@ -348,7 +348,7 @@ def test_what_quickstart_suggests_can_be_typed(here):
             train.resolve(args)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # .ci/run makes one too
 def test_quickstart_from_an_empty_folder(here):
     small = ["stories_mb=0.3", "d_model=32", "n_heads=2", "n_layers=1", "context=32", "batch_size=4"]
     process = start("quickstart", "--minutes", "5", "train.steps=40", *small, cwd=here)

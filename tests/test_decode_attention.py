@@ -408,8 +408,8 @@ def test_a_decode_step_copies_no_layer_of_the_cache(dtype, batch):
     cache = GPT.new_cache(CFG, batch, CFG.context, dtype)
     rows = [jnp.zeros(batch, kind) for kind in (jnp.int32, jnp.int32, bool)]
     settings, key_B = make_settings(batch, 50, 0.0), jax.random.split(jax.random.key(0), batch)
-    args = (loud_params(), decode.State(cache, *rows), settings, key_B, np.zeros(0, np.int32), np.int32(4))
-    compiled = decode.decode.lower(GPT.forward, CFG, *args).compile()
+    args = (loud_params(), None, decode.State(cache, *rows), settings, key_B, np.zeros(0, np.int32), np.full(batch, 4, np.int32), np.int32(4))
+    compiled = decode.decode.lower(decode.How(GPT.forward, CFG), *args).compile()
     smallest_layer = min(leaf.nbytes for leaf in jax.tree.leaves(cache) if leaf.ndim == 5 and leaf.shape[-1] > 1) // CFG.n_layers
     assert compiled.memory_analysis().temp_size_in_bytes < smallest_layer // 2
     whole = [line for line in compiled.as_text().splitlines() if f",{CFG.context}," in line.split(" = ")[-1].split("(")[0]]

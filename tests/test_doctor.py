@@ -34,6 +34,7 @@ def run_doctor(cache, *arguments, **environ):
     return json.loads(last) if "--json" in arguments else None, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_what_was_measured(cache):
     import jax
 

@@ -113,7 +113,7 @@ def logits(cfg, params, tokens_BT) -> np.ndarray:
     return np.asarray(jax.jit(lambda params: llama.forward(cfg, params, tokens_BT)[0].logits)(params))
 
 
-@pytest.mark.parametrize("case", [case if case in ("llama3", "phi3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT])
+@pytest.mark.parametrize("case", [case if case in ("llama3", "phi3", "gemma3") else pytest.param(case, marks=pytest.mark.slow) for case in ABOUT if case not in ("longrope", "smollm3")])
 def test_logits_are_those_of_transformers(case, tmp_path):
     cfg, params = gguf_model.read(write_model(tmp_path / "m.gguf", case))
     assert np.abs(logits(cfg, params, jnp.asarray(SAVED["tokens"])) - SAVED[case]).max() < 1e-4

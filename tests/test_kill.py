@@ -13,7 +13,7 @@ from pikojax.formats import checkpoints
 from pikojax.formats import run as runs
 from pikojax.train import loop
 
-KILLS, STEPS, INTERVAL = 20, 600, 5
+STEPS, INTERVAL = 600, 5
 
 
 def config_of(path):
@@ -57,8 +57,8 @@ def finish(process, told):
     return out
 
 
-@pytest.mark.slow
-def test_twenty_kills_change_no_bit(tmp_path):
+@pytest.mark.parametrize("kills", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)])
+def test_kills_change_no_bit(tmp_path, kills):
     context = multiprocessing.get_context("forkserver")  # the imports, seconds, are paid once
     context.set_forkserver_preload(["test_kill", "orbax.checkpoint.experimental.v1"])
     whole, path, cache = tmp_path / "whole", tmp_path / "run", str(tmp_path / "compiled")
@@ -66,7 +66,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
     assert finish(process, told)[-1][0] == "done" and process.exitcode == 0
 
     chance, resumed_from, startup_s = random.Random(0), [], 1.0
-    for kill in range(KILLS):
+    for kill in range(kills):
         process, told = start(context, path, cache)
         if kill % 5 == 4:  # some while it is starting, most while it trains and saves
             time.sleep(chance.uniform(0, startup_s))
@@ -83,7 +83,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
         resumed_from.append(present[-1] if present else 0)
         # What may be lost: the interval that was running, and the one whose checkpoint was still being written.
         assert resumed_from[-1] >= seen - 2 * INTERVAL, (resumed_from, seen)
-    assert len(set(resumed_from)) > KILLS // 3, resumed_from  # the kills did fall into the training
+    assert len(set(resumed_from)) > kills // 3, resumed_from  # the kills did fall into the training
 
     process, told = start(context, path, cache)
     finish(process, told)

@@ -105,7 +105,7 @@ def test_mistakes_are_one_line(words, said, capsys):
     assert said in told and told.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_verb_reports_what_it_promises(tmp_path):
     made = [sys.executable, "-m", "pikojax", "quickstart", "--dir", str(tmp_path / "run"), "train.steps=2", "data.stories_mb=0.2"]
     subprocess.run(made, check=True, capture_output=True)

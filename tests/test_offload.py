@@ -47,7 +47,7 @@ def test_results_are_equal_bit_for_bit(way, compiled):
     assert_lives_where_it_should(state, way)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "case",
     [dict(optim=CLIPPED | dict(name="muon", weight_decay=0.1), grad_accum=2), dict(remat=True, dtype="bfloat16"), dict(dtype="bfloat16")],

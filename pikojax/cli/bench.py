@@ -19,7 +19,7 @@ import time
 
 from pikojax.config import UserError, load_config, require
 
-HELP = "measure speed: pikojax bench train configs/lightllm.toml --steps 8; matmul, attention; decode, prefill or speculative MODEL"
+HELP = "measure speed: pikojax bench train CONFIG, matmul, attention; decode, prefill, speculative MODEL"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

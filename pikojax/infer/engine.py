@@ -181,8 +181,8 @@ class Engine:
             self._admit()
             if self.reading:
                 self._guarded(self._read, [self.reading[0]])
-            if self.writing:
-                self._guarded(self._write, list(self.writing))
+            if writing := [r for r in self.writing if r.stopped is None]:  # the first token may have been the last
+                self._guarded(self._write, writing)
             for request in [r for r in (*self.reading, *self.writing) if r.stopped is not None]:
                 self._leave(request)
             return bool(self.waiting or self.reading or self.writing)
