@@ -30,7 +30,8 @@ from pikojax.cli.convert import vocabulary
 from pikojax.config import LlamaConfig, UserError
 from pikojax.formats import gguf_save, hf_write
 from pikojax.infer import decode
-from pikojax.infer.generate import generate, prompt_ids
+from pikojax.infer.generate import generate
+from pikojax.infer.request import prompt_ids
 
 HERE = Path(__file__).parent
 PEERS = ROOT / "experiments" / "peers"
