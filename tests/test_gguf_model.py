@@ -175,7 +175,8 @@ def put(name, array):
 WRONG = {
     "architecture": (set_key("general.architecture", "parrot"), "'parrot'; there are: llama"),
     "an unknown key": (set_key("llama.residual_scale", 0.2), "llama.residual_scale = 0.2"),
-    "experts": (set_key("llama.expert_count", 8), "llama.expert_count = 8"),
+    "experts": (lambda metadata, tensors: metadata.update({"llama.expert_count": 8, "llama.expert_used_count": 2}), "lacks the tensor blk.0.ffn_gate_exps.weight"),
+    "experts of whom nobody knows how many are used": (set_key("llama.expert_count", 8), "lacks llama.expert_used_count"),
     "adapter": (set_key("general.type", "adapter"), "holds 'adapter'"),
     "a part": (set_key("split.count", 3), "one of 3 parts"),
     "scaling": (set_key("llama.rope.scaling.type", "longrope"), "'longrope'"),

@@ -5,7 +5,7 @@
 What the format does not say in a key is told by the tensors: biases that are there, a head that is not (then it is tied), rope_freqs.weight.
 Where a key is absent its value is llama.cpp's.
 
-Leaves out: the weights (`gguf_model.py`), mixtures of experts.
+Leaves out: the weights (`gguf_model.py`), mixtures whose layers are not all alike.
 """
 
 import math
@@ -17,7 +17,9 @@ from pikojax.config import require
 from pikojax.formats.fields import ABSENT, Fields, short
 from pikojax.llama_config import LlamaConfig
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "smollm3", "qwen2moe", "qwen3moe")
+MIXTURES = {"llama": True, "qwen2moe": False, "qwen3moe": True}  # that may have experts → whether the weights of a token's experts are made to sum to 1
+WITHOUT_POSITIONS = {"smollm3": 4}  # every so manieth layer
 WIDE_SCALE = {"gemma2": 46, "gemma3": 62}  # so many layers have the 27B models, whose scores are divided by √(d_model / heads)
 GLOBAL_EVERY = {"gemma2": 2, "gemma3": 6}
 SOFTCAPS = {"gemma2": (50.0, 30.0)}  # of scores, of logits
@@ -48,13 +50,14 @@ def to_config(metadata: Mapping, tensors: Mapping, file: str, divisors: np.ndarr
         qkv_bias=has("attn_q") or has("attn_qkv"),
         out_bias=has("attn_output"),
         mlp_bias=has("ffn_down"),
-        qk_norm=architecture in ("qwen3", "gemma3"),
+        qk_norm=architecture in ("qwen3", "gemma3", "qwen3moe"),
         post_norms=gemma,
         embed_scale=math.sqrt(d_model) if gemma else 1.0,
         activation="gelu_tanh" if gemma else "silu",
         attention_softcap=keys.number("attn_logit_softcapping", cap_scores),
         softcap=keys.number("final_logit_softcapping", cap_logits),
         attention_scale=keys.number("attention.scale"),
+        nope_every=WITHOUT_POSITIONS.get(architecture),
     )
     require(values["norm_eps"] is not None, f"{file} lacks {architecture}.attention.layer_norm_rms_epsilon; download it again")
     if values["attention_scale"] is None and WIDE_SCALE.get(architecture) == n_layers:
@@ -66,6 +69,7 @@ def to_config(metadata: Mapping, tensors: Mapping, file: str, divisors: np.ndarr
     every = keys.whole("attention.sliding_window_pattern", GLOBAL_EVERY.get(architecture))
     values |= {"window": window, "global_every": every if window else None}
     values |= _rope(keys, architecture, d_head, values["context"], divisors, long_divisors)
+    values |= _experts(keys, architecture, values["d_hidden"]) if architecture in MIXTURES else {}
     keys.done()
     return LlamaConfig(**values)
 
@@ -98,6 +102,19 @@ def _plain(value):
 
 def _is_nothing(value) -> bool:
     return not isinstance(value, np.ndarray) and value in (0, False, "") and not isinstance(value, bytes)
+
+
+def _experts(keys: Fields, architecture: str, d_hidden: int) -> dict:
+    """Of Llama's mixtures, Mixtral, `d_hidden` is an expert's width; of Qwen's that has a key of its own."""
+    n = keys.whole("expert_count", most=4096) if architecture == "llama" else keys.needed("expert_count", most=4096)
+    if n is None:
+        return {}
+    used, width, shared = keys.needed("expert_used_count", most=4096), d_hidden, None
+    if architecture != "llama":
+        width = keys.whole("expert_feed_forward_length") or max(1, d_hidden // used)
+    if architecture == "qwen2moe":
+        shared = keys.whole("expert_shared_feed_forward_length") or d_hidden
+    return dict(n_experts=n, n_experts_used=used, d_expert=width, d_shared=shared, norm_topk=MIXTURES[architecture])
 
 
 def _rope(keys: Fields, architecture: str, d_head: int, context: int, divisors: np.ndarray | None, long_divisors: np.ndarray | None) -> dict:

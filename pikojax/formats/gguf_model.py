@@ -2,9 +2,9 @@
 
     blk.3.attn_q.weight [out, in], q4_k   →   params["blocks"][3]["q"]["kernel"], a QTensor of shape (in, out)
 
-llama.cpp rotates neighbouring pairs (0, 1), (2, 3), … of heads of the architecture "llama", and (i, i + half) of all others; here it is
+llama.cpp rotates neighbouring pairs (0, 1), (2, 3), … of heads of the architectures `INTERLEAVED`, and (i, i + half) of all others; here it is
 always the latter, so the rows of q and k are put in our order, packed as they are: a row's blocks lie together. Each tensor
-of the file is used once and each of ours is filled, or the file is refused by the tensor's name.
+of the file is used once and each of ours is filled, or the file is refused by the tensor's name. A layer's experts are one tensor, [experts, out, in].
 
 Leaves out: the vocabulary (`pikojax/text/gguf_vocab.py`), writing (`gguf_write.py`).
 """
@@ -21,7 +21,7 @@ from pikojax.formats.fields import short
 from pikojax.llama_config import LlamaConfig
 from pikojax.qtensor import FORMATS, QTensor
 
-INTERLEAVED = ("llama",)  # architectures whose rotated pairs are neighbours
+INTERLEAVED = ("llama", "smollm3")  # architectures whose rotated pairs are neighbours
 DIVISORS, FACTORS = "rope_freqs.weight", ("rope_factors_short.weight", "rope_factors_long.weight")
 
 
@@ -75,15 +75,18 @@ class _Source:
         array = self.opened.tensor(name)
         return array if self.dtype is None else array.astype(self.dtype, copy=False)
 
-    def vector(self, name: str, n: int | None, order=slice(None)) -> np.ndarray:
-        self._take(name, None if n is None else (n,), packed=False)
-        return self._floats(name)[order]
+    def floats(self, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
+        self._take(name, shape, packed=False)
+        return self._floats(name)
 
-    def rows(self, name: str, n_rows: int, n_columns: int):
-        """[rows, columns] of floats, or a QTensor of shape (columns, rows)."""
-        info = self._take(name, (n_rows, n_columns), packed=True)
+    def vector(self, name: str, n: int | None, order=slice(None)) -> np.ndarray:
+        return self.floats(name, None if n is None else (n,))[order]
+
+    def rows(self, name: str, n_rows: int, n_columns: int, stack: tuple[int, ...] = ()):
+        """[rows, columns] of floats, or a QTensor of shape (columns, rows); with `stack`, so many of them."""
+        info = self._take(name, (*stack, n_rows, n_columns), packed=True)
         if info.type in FORMATS:
-            return QTensor(self.opened.bytes_of(name).reshape(n_rows, -1), None, None, info.type, (n_columns, n_rows))
+            return QTensor(self.opened.bytes_of(name).reshape(*stack, n_rows, -1), None, None, info.type, (n_columns, n_rows))
         return self._floats(name)
 
     def done(self) -> None:
@@ -100,8 +103,8 @@ def picked(rows, which):
 
 
 def as_kernel(rows):
-    """Rows by outputs → a matmul weight [K, N]. A QTensor of them is one already."""
-    return rows if isinstance(rows, QTensor) else rows.T
+    """Rows by outputs → a matmul weight [K, N], or a stack of them. A QTensor of them is one already."""
+    return rows if isinstance(rows, QTensor) else rows.swapaxes(-1, -2)
 
 
 def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
@@ -128,13 +131,16 @@ def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
     def block(layer: int) -> dict:
         at = f"blk.{layer}."
         norm = lambda name, width: {"scale": source.vector(f"{at}{name}.weight", width)}
-        made = {"out": linear(at + "attn_output", D, HC, cfg.out_bias), "down": linear(at + "ffn_down", D, F, cfg.mlp_bias)}
+        made = {"out": linear(at + "attn_output", D, HC, cfg.out_bias)}
+        made |= {"down": linear(at + "ffn_down", D, F, cfg.mlp_bias)} if cfg.n_experts is None else {"experts": _experts(cfg, source, at)}
         if source.has(at + "attn_qkv.weight"):
             made |= split(at + "attn_qkv", {"q": HC, "k": GC, "v": GC}, cfg.qkv_bias)
         else:
             widths = {"q": HC, "k": GC, "v": GC}
             made |= {part: linear(f"{at}attn_{part}", n, D, cfg.qkv_bias, interleaved.get(part)) for part, n in widths.items()}
-        if source.has(at + "ffn_gate.weight"):
+        if cfg.n_experts is not None:
+            pass
+        elif source.has(at + "ffn_gate.weight"):
             made |= {part: linear(f"{at}ffn_{part}", F, D, cfg.mlp_bias) for part in ("gate", "up")}
         else:
             made |= split(at + "ffn_up", {"gate": F, "up": F}, cfg.mlp_bias)
@@ -149,3 +155,12 @@ def _params(cfg: LlamaConfig, source: _Source, architecture: str) -> dict:
     if not cfg.tie:
         made["head"] = as_kernel(source.rows("output.weight", cfg.vocab_size, D))
     return source.placed(made) | {"blocks": tuple(source.placed(block(layer)) for layer in range(cfg.n_layers))}
+
+
+def _experts(cfg: LlamaConfig, source: _Source, at: str) -> dict:
+    D, E = cfg.d_model, cfg.n_experts
+    matrices = lambda end, F, stack: {part: {"kernel": as_kernel(source.rows(f"{at}ffn_{part}_{end}.weight", *((D, F) if part == "down" else (F, D)), stack))} for part in ("gate", "up", "down")}
+    made = matrices("exps", cfg.d_expert, (E,)) | {"router": source.floats(at + "ffn_gate_inp.weight", (E, D)).T}
+    if cfg.d_shared is not None:
+        made["shared"] = matrices("shexp", cfg.d_shared, ()) | {"weight": source.floats(at + "ffn_gate_inp_shexp.weight", (D,))[:, None]}
+    return made
