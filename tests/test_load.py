@@ -21,6 +21,7 @@ from pikojax.formats import load as loading
 from pikojax.formats import run as runs
 from pikojax.formats.describe import describe
 from pikojax.formats.gguf_write import Tensor
+from pikojax.formats.mapped import Stack
 from pikojax.qtensor import QTensor, quantize
 from pikojax.text.tokenizer import Tokenizer
 
@@ -74,6 +75,10 @@ def test_a_name_on_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
     folder = in_the_hub_s_cache(tmp_path, monkeypatch)
     loaded = pikojax.load("tiny/llama")
     assert loaded.path == folder and np.abs(loaded.logits(SAVED["tokens"]) - SAVED["llama"]).max() < 1e-4
+    weights = folder / "model.safetensors"
+    weights.rename(folder / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(UserError, match="pytorch_model-00001-of-00002.bin, a pickle; loading one runs code"):
+        pikojax.load("tiny/llama")
     (tmp_path / "tiny").mkdir()  # then it is a path
     with pytest.raises(UserError, match="cannot read the model tiny/llama"):
         pikojax.load("tiny/llama")

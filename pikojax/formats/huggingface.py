@@ -2,8 +2,8 @@
 
     model.layers.3.self_attn.q_proj.weight [out, in]   →   params["blocks"][3]["q"]["kernel"] [in, out]
 
-Tensors come one at a time from the mapped files, and each is placed before the next are read, so that memory holds the model once; not
-placed, experts are copies, for they are read into stacks. Each tensor of the files is used once and each
+Tensors come one at a time from the mapped files, and each is placed before the next are read, so that memory holds the model once. A layer's
+experts become one array when that is asked for, one expert after the other. Each tensor of the files is used once and each
 of ours is filled, or the folder is refused by the tensor's name. Pickle files are refused.
 
 Each reader is a function from a source of tensors to our tree, and says alone what tensor goes where: `hf_write.py` runs it backwards.
@@ -56,10 +56,16 @@ def read(folder: str | Path, dtype=np.float32, place: Callable | None = None):
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = hf_config.to_config(raw)
-    source = Weights(folder, place)
+    source = Weights(folder, place or (None if dtype is None else _as_arrays))
     params = READERS[config.name](config, source, lambda array: array if dtype is None else array.astype(dtype, copy=False))
     source.done()
     return config, params
+
+
+def _as_arrays(tree: dict) -> dict:
+    if isinstance(tree, dict):
+        return {name: _as_arrays(part) for name, part in tree.items()}
+    return np.asarray(tree)
 
 
 class Weights:

@@ -22,6 +22,7 @@ import numpy as np
 
 from pikojax.config import UserError, require, user_path
 from pikojax.formats import checkpoints, gguf, gguf_model, hub, huggingface, llama2c, quantized, run
+from pikojax.formats.mapped import Stack
 from pikojax.kernels import prepare
 from pikojax.models import catalog
 from pikojax.models.layers import Model
@@ -155,6 +156,8 @@ def _ready(params: dict) -> dict:
     than one of them twice."""
 
     def one(leaf):
+        if isinstance(leaf, Stack):
+            return jax.device_put(np.asarray(leaf))  # which nobody else has: it may lie where it is
         placed = jax.tree.map(jnp.asarray, leaf)
         return prepare(placed) if isinstance(placed, QTensor) else placed
 

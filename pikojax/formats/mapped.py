@@ -19,14 +19,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+ALIGNMENT = 64  # bytes
+
 
 def placed(place: Callable | None, tree: dict, maps: Iterable[mmap.mmap]) -> dict:
-    """Each part of the tree as `place` makes it, one after the other; the tree is used up. With None, the tree as it is."""
+    """Each part of the tree as `place` makes it, one after the other, and of a part that has parts, as experts have, each of those; the tree is
+    used up. With None, the tree as it is."""
     if place is None:
         return tree
     made = {}
     for name in list(tree):
-        made[name] = place(tree.pop(name))
+        part = tree.pop(name)
+        if isinstance(part, dict) and any(isinstance(inner, dict) for inner in part.values()):
+            made[name] = placed(place, part, maps)
+            continue
+        made[name] = place(part)
+        del part
         if hasattr(mmap, "MADV_DONTNEED"):
             for data in maps:
                 data.madvise(mmap.MADV_DONTNEED)  # changes no content: they are mapped to be read only
@@ -63,34 +71,43 @@ def release(array) -> None:
 
 
 class Stack:
-    """To be looked at, cast or gone through part by part; NumPy makes an array of it."""
+    """To be looked at, cast or gone through part by part; NumPy and JAX make an array of it, part by part too: none is in memory twice."""
 
-    def __init__(self, parts: Sequence[np.ndarray]):
-        self.parts, self.dtype = parts, parts[0].dtype
+    def __init__(self, parts: Sequence[np.ndarray], dtype=None):
+        self.parts, self.dtype = parts, np.dtype(dtype or parts[0].dtype)
         self.shape = (len(parts), *parts[0].shape)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
         self.nbytes = self.size * self.dtype.itemsize
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        made = np.empty(self.shape, self.dtype if dtype is None else dtype)
+        made = _aligned(self.shape, self.dtype if dtype is None else np.dtype(dtype))
         for into, part in zip(made, self.parts, strict=True):
             into[...] = part
+            release(part)
         return made
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self.parts[i]
+        return self.parts[i].astype(self.dtype, copy=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for part in self.parts:
-            yield part
+        for i, part in enumerate(self.parts):
+            yield self[i]
             release(part)
 
-    def astype(self, dtype, copy: bool = True) -> np.ndarray:
-        return np.asarray(self, dtype)
+    def astype(self, dtype, copy: bool = True) -> "Stack":
+        return Stack(self.parts, dtype)
 
     def swapaxes(self, one: int, other: int) -> "Stack":
         assert {one, other} == {1, 2}, (one, other)
-        return Stack([part.T for part in self.parts])
+        return Stack([part.T for part in self.parts], self.dtype)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Empty, where JAX takes an array as it lies and copies nothing."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    room = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + n_bytes].view(dtype).reshape(shape)
