@@ -82,7 +82,7 @@ def test_no_vocabulary():
     (words("gpt2", [7]), "no list of tokens"),
     (words("gpt2", np.arange(3)), "no list of tokens"),
     (words("gpt2", ["a"], pre=np.arange(3), merges=[]), "which is not known"),
-    (words("gpt2", ["a"], pre="jina-v5-nano", merges=[]), "'jina-v5-nano', which is not known"),
+    (words("gpt2", ["a"], pre="kimi-k2", merges=[]), "'kimi-k2', which is not known"),
     (words("gpt2", ["a"], pre="gpt-2", merges=7), "no list of merges"),
     (words("gpt2", ["a"], pre="gpt-2", merges=np.arange(3)), "no list of merges"),
     (words("gpt2", ["a"], pre="gpt-2", merges=[], bos_token_id=np.arange(3)), "bos_token_id = "),

@@ -23,19 +23,26 @@ from pikojax.text.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 MOST_TOKENS = 2_000_000
 SPLITS = {  # tokenizer.ggml.pre → the patterns that a text is cut by, one after the other
     **dict.fromkeys(("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert",
-                     "mpt", "olmo", "jais", "trillion", "granite-docling", "roberta-bpe"), ("gpt2",)),
+                     "mpt", "olmo", "jais", "trillion", "granite-docling", "roberta-bpe", "jina-v1-en", "jina-v2-code", "exaone4"), ("gpt2",)),
     **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe",
-                     "chatglm-bpe", "glm4"), ("cl100k",)),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "solar-open", "megrez", "kormo", "grok-2"), ("qwen2",)),
+                     "chatglm-bpe", "glm4", "glm5", "jina-v5-nano"), ("cl100k",)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "solar-open", "megrez", "kormo", "grok-2", "f2llmv2",
+                     "bailingmoe", "bailingmoe2", "llada-moe"), ("qwen2",)),
     "qwen35": ("qwen3.5",),
-    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), ("o200k",)),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), ("o200k",)),
     "tekken": ("tekken",),
-    **dict.fromkeys(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"), ("number", "gpt2")),
-    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), ("digits3", "han_kana", "deepseek3")),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), ("number", "gpt2")),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"), ("digits3", "han_kana", "deepseek3")),
+    "deepseek-llm": ("newline", "cased_letters", "wide_marks", "spaces_at_end", "east_asian", "numbers"),
+    "deepseek-coder": ("newline", "letters", "marks", "east_asian", "number"),
+    "falcon": ("marks_and_signs", "gpt2", "ascii_digits3"),
+    **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), ("bloom",)),
+    "viking": ("bloom", "number"),
+    "laguna": ("lines", "qwen2"),
 }  # fmt: skip
-WHOLE_FIRST = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken", "gpt-4o", "llama4", "kanana2"}
-BEGINS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}  # texts begin with <bos> unless the file says no
-NFC = {"qwen2", "deepseek-r1-qwen", "qwen35"}
+WHOLE_FIRST = {"glm4", "glm5", "jina-v5-nano", "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken", "gpt-4o", "llama4", "kanana2"}
+BEGINS = {"jina-v5-nano", "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}  # texts begin with <bos> unless the file says no
+NFC = {"qwen2", "deepseek-r1-qwen", "qwen35", "f2llmv2"}
 
 
 def tree(metadata: Mapping, file: str) -> dict | None:

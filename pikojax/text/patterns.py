@@ -40,6 +40,12 @@ _DEEPSEEK3 = (
 ).replace(r"\"", '"')
 _CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
+_CASED_LETTERS = (
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼι"
+    r"ῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-"
+    r"𞥃]+"
+)
+
 PATTERNS = {  # name → as the files of that family spell it
     "gpt2": _GPT2,  # also r50k, p50k, GPT-NeoX, OLMo, ModernBERT; what ByteLevel(use_regex=True) does
     "cl100k": _CL100K,  # also Llama 3, GLM-4, Phi-4
@@ -53,6 +59,14 @@ PATTERNS = {  # name → as the files of that family spell it
     "numbers": r"\p{N}+",
     "han_kana": "[一-龥\u3040-ゟ゠-ヿ]+",
     "newline": r"[\r\n]",
+    "cased_letters": _CASED_LETTERS,  # DeepSeek LLM
+    "wide_marks": r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    "spaces_at_end": r"\s+$",
+    "east_asian": "[一-龥ࠀ-一가-퟿]+",  # and all between ࠀ and 一, as they spell it
+    "letters": r"\s?\p{L}+",  # DeepSeek Coder
+    "marks": r"\s?\p{P}+",
+    "marks_and_signs": r"[\p{P}\$\+<=>\^~\|`]+",  # what Hugging Face calls punctuation: Falcon
+    "lines": r"[^\n]+|[\n]+",
     "clip": _CLIP,
     "bloom": r" ?[^(\s|[.,!?…。，、।۔،])]+",
     "ascii_digits3": "[0-9][0-9][0-9]",  # Falcon
