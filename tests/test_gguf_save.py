@@ -211,3 +211,22 @@ def test_convert_gives_the_same_200_tokens(tmp_path, capsys):
     assert main(["convert", out, "-o", out, "--force", "--type", "q8_0", "--without-tokenizer"]) == 0
     small = pikojax.load(out, ready=False)
     assert small.tokenizer is None and small.params["embed"].format == "q8_0" and Path(out).stat().st_size < told["bytes"] * 0.6
+
+
+@pytest.mark.slow
+def test_a_trained_model_goes_round_and_says_the_same_200_tokens(tmp_path, capsys):
+    """llama2.c → a Hugging Face folder → GGUF in float32 → a folder again: at each stop the text that llama2.c's author's program writes."""
+    stories = DATA / "stories260k"
+    if not (stories / "stories260K.bin").is_file():
+        pytest.skip(f"no {stories}")
+    expected = (stories / "expected_greedy_200.txt").read_text().removesuffix("\n")
+    for name in ("stories260K.bin", "tok512.bin"):
+        shutil.copy(stories / name, tmp_path)
+    stops = [tmp_path / name for name in ("stories260K.bin", "folder", "f32.gguf", "again")]
+    for before, out in zip(stops, stops[1:]):
+        assert main(["convert", str(before), "-o", str(out), *(["--type", "f32"] if out.suffix else [])]) == 0
+        capsys.readouterr()
+        assert main(["generate", str(out), "--temperature", "0", "--max-tokens", "200", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["text"] == expected, out.name
+    first, last = (pikojax.load(stop, ready=False) for stop in (stops[0], stops[-1]))
+    assert all(map(np.array_equal, jax.tree.leaves(first.params), jax.tree.leaves(last.params))) and first.tokenizer.tokens == last.tokenizer.tokens

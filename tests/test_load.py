@@ -119,6 +119,17 @@ def test_memory_holds_a_model_once(tmp_path):
     assert resident() == 0 and loaded.config.vocab_size == 48
 
 
+def test_experts_become_one_array_that_is_not_copied_again():
+    """Cast and transposed as they are copied; JAX takes the array as it lies."""
+    parts = [np.arange(6, dtype=np.float16).reshape(2, 3) + i for i in range(5)]
+    stack = Stack(parts).astype(np.float32).swapaxes(1, 2)
+    made = np.asarray(stack)
+    assert made.dtype == stack.dtype == np.float32 and np.array_equal(made, np.stack(parts).swapaxes(1, 2)) and stack.shape == made.shape == (5, 3, 2)
+    assert stack[1].dtype == np.float32 and all(map(np.array_equal, stack, made)) and stack.nbytes == made.nbytes
+    if jax.default_backend() == "cpu":
+        assert jax.device_put(made).unsafe_buffer_pointer() == made.ctypes.data
+
+
 def test_a_run_folder_computes_what_it_was_trained_to(tmp_path):
     config = test_run.config_at(tmp_path / "run")
     folder = runs.create_run(config, word_level(11))

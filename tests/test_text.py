@@ -142,7 +142,7 @@ def broken(change):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{", "is not JSON"),
+        ("{", "is cut short"),
         ("[]", "has no model"),
         (broken(lambda t: t["model"].update(type="Magic")), "type 'Magic'; the types known here are: BPE, WordPiece, Unigram, WordLevel"),
         (broken(lambda t: t["model"].update(vocab={EOS: 0, "a": 1, "b": 1})), "'b' has the id 1; ids must be 0 to 2"),

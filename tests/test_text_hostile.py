@@ -39,8 +39,8 @@ def model(**parts) -> str:
 
 NESTED = '{"type":"Sequence","normalizers":[' * 5000 + "]}" * 5000
 CASES = {
-    "deep": ('{"model":' + "[" * 100_000, "is not JSON"),
-    "deep sequence": (changed(tree(CHAR_BPE))[:-1] + f', "normalizer": {NESTED}}}', "not JSON"),
+    "deep": ('{"model":' + "[" * 100_000, "nested too deep"),
+    "deep sequence": (changed(tree(CHAR_BPE))[:-1] + f', "normalizer": {NESTED}}}', "nested too deep"),
     "nested": (changed(tree(CHAR_BPE), normalizer=json.loads('{"type":"Sequence","normalizers":[' * 30 + "]}" * 30)), "nested more than 20 deep"),
     "NaN": (model(vocab={"a": float("nan")}), "is not JSON"),
     "huge id": (model(vocab={"a": 10**9}, merges=[]), "'a' has the id 1000000000"),
@@ -85,8 +85,8 @@ CASES = {
     "many added": (changed(tree(CHAR_BPE), normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}] * 100},
                            added_tokens=[added(f"<é{i}>", 9 + i, normalized=True) for i in range(4000)]), "to normalize in 101 steps"),
     "binary": (bytes(range(256)) * 40, ""),
-    "empty": (b"", "is not JSON"),
-    "half": (changed(tree(BYTE_BPE))[:2000], "is not JSON"),
+    "empty": (b"", "is empty"),
+    "half": (changed(tree(BYTE_BPE))[:2000], "is cut short"),
     "UTF-16": (changed(tree(CHAR_BPE)).encode("utf-16"), "is not JSON"),
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ def to_config(raw: Mapping):
     fields = _fields(raw)
     family, others = fields.text("model_type"), {"gpt2": _gpt2, "bert": _bert}
     known = (*LLAMAS, *others)
+    require(family is not None, "config.json has no model_type, so nobody knows what model it is of; give the folder of a model")
     require(family in known, f"config.json is of the architecture {short(family)!r}; there are: {', '.join(known)}")
     config = others[family](fields) if family in others else _llama(fields, family)
     fields.done()

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from pikojax.config import UserError
+from pikojax.formats.huggingface import CONFIG, pickle_in
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WANTED_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
@@ -33,8 +34,8 @@ def _cached(name: str) -> Path | None:
     try:
         commit = (here / "refs" / "main").read_text().strip()
         snapshot = here / "snapshots" / commit
-        whole = re.fullmatch(r"\w+", commit) and (snapshot / "config.json").is_file() and any(file.exists() for file in snapshot.glob("*.safetensors"))
-        return snapshot if whole else None
+        weights = any(file.exists() for file in snapshot.glob("*.safetensors")) or pickle_in(snapshot)  # of pickles the reader says why not
+        return snapshot if re.fullmatch(r"\w+", commit) and (snapshot / CONFIG).is_file() and weights else None
     except (OSError, ValueError):
         return None
 

@@ -11,7 +11,6 @@ Each reader is a function from a source of tensors to our tree, and says alone w
 Leaves out: writing (`hf_write.py`), downloads (`hub.py`).
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,12 @@ import numpy as np
 from pikojax.config import UserError, require
 from pikojax.formats import hf_config, mapped, safetensors_file
 from pikojax.formats.mapped import Stack
+from pikojax.text import hf_json
 from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
 INDEX, ALONE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 LARGEST_JSON_BYTES = 64 << 20
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt", "model.pth")
+PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt", "*.pkl")  # what such files are called
 PREFIXES = ("model.", "transformer.", "bert.")  # of what stands below a language model's head; folders of the bare model have none
 IGNORED = re.compile(r".*(rotary_emb\.inv_freq|\.attn\.bias|\.attn\.masked_bias|embeddings\.position_ids)$")  # made anew from the config
 
@@ -34,17 +34,21 @@ def looks_like(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
+def pickle_in(folder: Path) -> Path | None:
+    return next((file for pattern in PICKLES for file in sorted(folder.glob(pattern)) if file.is_file()), None)
+
+
 def read_json(file: Path) -> dict:
     try:
         size = file.stat().st_size
-        found = json.loads(file.read_bytes()) if size < LARGEST_JSON_BYTES else None
+        content = file.read_bytes() if size < LARGEST_JSON_BYTES else b"{}"
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); give a folder with config.json and *.safetensors") from None
-    except (ValueError, RecursionError):
-        with open(file, "rb") as opened:
-            refuse_mistakes(file, opened.read(HEAD_BYTES))
-        raise UserError(f"{file} is no JSON; download it again") from None
     require(size < LARGEST_JSON_BYTES, f"{file} is {size:,} bytes, too large for what it should be; download it again")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if content.lstrip()[:1] != b"{":
+        refuse_mistakes(file, content[:HEAD_BYTES])
+    found = hf_json.parsed(content, file, "download it again")
     require(isinstance(found, dict), f"{file} is no JSON object; download it again")
     return found
 
@@ -81,8 +85,8 @@ class Weights:
         else:
             shards = [ALONE] if (folder / ALONE).is_file() else sorted(file.name for file in folder.glob("*.safetensors"))
         if not shards:
-            pickle = next((name for name in PICKLES if (folder / name).is_file()), None)
-            require(pickle is None, f"{folder} has its weights as {pickle}, a pickle; loading one runs code, so fetch the model as .safetensors")
+            pickle = pickle_in(folder)
+            require(pickle is None, f"{folder} has its weights as {pickle and pickle.name}, a pickle; loading one runs code, so fetch the model as .safetensors")
             raise UserError(f"{folder} has no *.safetensors; give a whole model folder")
         for shard in shards:
             opened = safetensors_file.read(folder / shard)

@@ -93,11 +93,15 @@ def read_tokenizer(path: str | Path, vocab_size: int) -> dict:
     pieces, at = [], 4
     for i in range(vocab_size):
         score, length = struct.unpack_from("<fi", data, at) if at + 8 <= len(data) else (0.0, -1)
-        require(0 <= length <= len(data) - at - 8, f"{path} is no llama2.c tokenizer of {vocab_size:,} pieces; it is cut short or another model's")
+        if not 0 <= length <= len(data) - at - 8:
+            refuse_mistakes(path, data[:HEAD_BYTES])
+            raise UserError(f"{path} is no llama2.c tokenizer of {vocab_size:,} pieces; it is cut short or another model's")
         text = data[at + 8 : at + 8 + length].decode("utf-8", "replace")
         kind = UNKNOWN if i == 0 else CONTROL if i < 3 else BYTE if i < 259 else NORMAL
         pieces.append((text.strip() if i < 3 else text.replace(" ", "▁"), score, kind))
         at += 8 + length
+    if not any(data[4:at]):
+        refuse_mistakes(path, data[:HEAD_BYTES])
     require(at == len(data), f"{path} has more than {vocab_size:,} pieces; it is another model's")
     spec = dict(pieces=pieces, model_type=2, suffix=False, byte_fallback=True, bos="<s>", eos="</s>", name="", charsmap=b"", remove_extra=False)
     return sentencepiece.to_tree(spec | dict(escape=True, dummy_prefix=True), str(path))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pikojax.config import UserError
+from pikojax.formats.fields import short
 from pikojax.formats.mapped import release
 from pikojax.text.what_is import HEAD_BYTES, refuse_mistakes
 
@@ -106,7 +107,9 @@ def _parse(data) -> tuple[dict[str, TensorInfo], dict[str, str]]:
             raise _Wrong(f"its header has {n:,} {what} in {length:,} bytes, which is no list of tensors")
     try:
         header = json.loads(text.decode(), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise _Wrong("its header is nested too deep") from None
+    except ValueError as error:
         raise _Wrong(f"its header is no JSON ({str(error)[:60]})") from None
     if not isinstance(header, dict):
         raise _Wrong("its header is no JSON object")
@@ -127,7 +130,8 @@ def _parse(data) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 def _once(pairs: list) -> dict:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key stands there twice")
+        seen: set[str] = set()
+        raise _Wrong(f"the key {short(next(name for name, _ in pairs if name in seen or seen.add(name)))} stands there twice")
     return made
 
 

@@ -53,8 +53,7 @@ def _tree(file: Path) -> dict:
         looks_like = getattr(_module(module), looks, None)
         if looks_like is not None and looks_like(head):
             return _reader(module, read, file)
-    if head:
-        refuse_mistakes(file, head[:HEAD_BYTES])
+    refuse_mistakes(file, head[:HEAD_BYTES])
     return hf_json.read_tree(file)  # which says that it is not JSON
 
 

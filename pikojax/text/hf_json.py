@@ -49,13 +49,38 @@ def read_tree(file: Path) -> dict:
         content = read_limited(file)
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {file} ({error.strerror}); give a tokenizer.json or a folder that has one") from None
-    try:
-        tree = json.loads(content.decode(), parse_constant=_no_constant)
-    except (ValueError, RecursionError, MemoryError):
-        raise UserError(f"{file} is not JSON; give a tokenizer.json in Hugging Face's shape") from None
+    tree = parsed(content, file, "give a tokenizer.json in Hugging Face's shape")
     model = tree.get("model") if isinstance(tree, dict) else None
     require(isinstance(model, dict), f"{file} has no model; give a tokenizer.json in Hugging Face's shape")
     return tree
+
+
+def parsed(content: bytes, file: Path, remedy: str) -> Any:
+    """JSON in which no key stands twice: which of the two would hold, readers do not agree on."""
+    try:
+        text = content.decode()
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+    except _Twice as twice:
+        raise UserError(f"{file} has the key {shown(twice.args[0])} twice; {remedy}") from None
+    except RecursionError:
+        raise UserError(f"{file} is nested too deep; {remedy}") from None
+    except json.JSONDecodeError as error:
+        begun = text.lstrip()[:1] in ("{", "[") and (error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"))
+        raise UserError(f"{file} is cut short; download it again" if begun else f"{file} is not JSON; {remedy}") from None
+    except (ValueError, MemoryError):
+        raise UserError(f"{file} is not JSON; {remedy}") from None
+
+
+class _Twice(Exception):
+    pass
+
+
+def _once(pairs: list) -> dict:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))
+    return made
 
 
 def _no_constant(name: str) -> float:

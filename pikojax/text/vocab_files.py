@@ -11,10 +11,10 @@ Leaves out: other models' ways of preparing text; their tokenizer.json has it.
 """
 
 import io
-import json
 from pathlib import Path
 
 from pikojax.config import UserError, require
+from pikojax.text import hf_json
 from pikojax.text.hf_json import read_up_to
 from pikojax.text.patterns import PATTERNS
 from pikojax.text.rank_file import bpe_model
@@ -40,12 +40,7 @@ def _config(folder: Path) -> dict:
 
 
 def read_json(path: Path) -> dict:
-    try:
-        tree = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not JSON; give the file as it was published") from None
+    tree = hf_json.parsed(read_text(path).encode(), path, "give the file as it was published")
     require(isinstance(tree, dict), f"{path} holds no JSON object; give the file as it was published")
     return tree
 
