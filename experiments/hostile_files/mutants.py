@@ -62,11 +62,11 @@ def _llama(**more):
 PIECES = ["<unk>", "<s>", "</s>", "▁", *"abcdefgh", "▁a", "ab", "▁ab", "cd", "▁b", "bc", "ef", "gh", "efgh", ".", ",", "é"]
 
 
-def _gguf(folder: Path, type: str) -> Seed:
+def _gguf(folder: Path, type: str, **more) -> Seed:
     words = {"model": "llama", "tokens": PIECES, "scores": -np.arange(24, dtype=np.float32), "token_type": np.array([2, 3, 3] + [1] * 21, np.int32),
              "bos_token_id": 1, "eos_token_id": 2, "add_bos_token": True}  # fmt: skip
     words = {f"tokenizer.ggml.{name}": value for name, value in words.items()} | {"tokenizer.chat_template": "{{ bos_token }}{{ messages[0].content }}"}
-    gguf_save.save(folder / "m.gguf", *_llama(), type, words)
+    gguf_save.save(folder / "m.gguf", *_llama(**more), type, words)
     return Seed(folder / "m.gguf", folder / "m.gguf", True)
 
 
@@ -156,6 +156,7 @@ _BERT = "\n".join(_word_piece()["model"]["vocab"]).encode() + b"\n"
 SEEDS = {  # kind → what puts its seed into an empty folder
     "gguf": lambda folder: _gguf(folder, "f32"),
     "gguf packed": lambda folder: _gguf(folder, "q4_0"),
+    "gguf of experts": lambda folder: _gguf(folder, "q8_0", n_experts=2, n_experts_used=1),
     "safetensors": lambda folder: _folder(folder, "model.safetensors"),
     "safetensors of experts": lambda folder: _folder(folder, "model.safetensors", moe=True),
     "config.json": lambda folder: _folder(folder, "config.json"),

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from figures import rows_of, write_table
 
 here, rows = rows_of(__file__)
+sanitized, rows = [row for row in rows if row.get("sanitized")], [row for row in rows if not row.get("sanitized")]
 kinds = list(dict.fromkeys(row["kind"] for row in rows))
 
 
@@ -20,3 +21,8 @@ def line(name: str, found: list[dict]) -> list[str]:
 
 header = ["damaged", "mutants", "refused in one line", "loaded", "of these run", "slowest, ms", "most memory, MB", "offenders"]
 write_table(here, header, [*(line(kind, [row for row in rows if row["kind"] == kind]) for kind in kinds), line("**all**", rows)], rows)
+if sanitized:
+    lines = [[row["kind"], f"{row['mutants']:,}", f"{row['loaded']:,}", f"{row['run']:,}", f"{row['configs']}", f"{row['findings']}"] for row in sanitized]
+    text = [["damaged, kernels under sanitizers", "mutants", "loaded", "of these run", "configs", "findings"], ["---"] * 6, *lines]
+    with open(here / "table.md", "a") as file:
+        file.write("\n" + "".join(f"| {' | '.join(line)} |\n" for line in text) + f"\nMeasured on: {sanitized[0]['device']}.\n")
