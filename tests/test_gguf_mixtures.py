@@ -122,7 +122,7 @@ def test_a_mixture_that_gguf_cannot_say_is_refused(change, part, tmp_path):
 
 def test_the_commands_write_a_mixture_packed(tmp_path, capsys):
     cfg, params = wide(qk_norm=True)
-    folder, out = hf_write.write(tmp_path / "hf", cfg, params), tmp_path / "small.gguf"
+    folder, out = hf_write.write(tmp_path / "hf", cfg, params), tmp_path / "small.GGUF"  # a name in capitals is one too
     assert main(["quantize", str(folder), "-o", str(out), "--format", "q8_0", "--without-tokenizer"]) == 0
     found, tokens_BT = pikojax.load(out, ready=False), np.arange(12, dtype=np.int32)[None]
     assert found.params["blocks"][0]["experts"]["up"]["kernel"].format == "q8_0"

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     out, method = user_path(args.out, "--out"), _method(args)
-    gguf = out.suffix == ".gguf"
+    gguf = out.suffix.lower() == ".gguf"
     require(args.force or not out.exists(), f"{out} exists; give another -o, or overwrite it with --force")
     saved = user_path(args.save_importance, "--save-importance") if args.save_importance else None
     require(saved is None or args.force or not saved.exists(), f"{saved} exists; give another --save-importance, or overwrite it with --force")
