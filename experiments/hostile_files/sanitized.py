@@ -3,7 +3,7 @@
 Packed tiny models are damaged as run.py's are, and whatever loads computes: a prompt whole, then a prompt and a token over a cache of floats and one of
 int8. The kernels are compiled with the address and the undefined-behaviour sanitizer, and this very script runs again with the sanitizers'
 library loaded first, so that the buffers which JAX hands to a kernel have their bounds watched too. A finding ends that process and is shown.
-A config that is new has to be compiled: of each kind the first `CONFIGS` are.
+(The first time minutes go by until they are compiled.) A config that is new has to be compiled: of each kind the first `CONFIGS` are.
 """
 
 import functools
@@ -28,14 +28,13 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
 def main(n: int) -> None:
     rows = Rows(HERE / "results.jsonl", quick=False)
     libraries = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
-    with tempfile.TemporaryDirectory() as cache:
-        environ = os.environ | {"LD_PRELOAD": " ".join(libraries), "CXX": f"c++ {SANITIZERS}", "ASAN_OPTIONS": "detect_leaks=0", "PIKOJAX_CACHE": cache}
-        for kind in KINDS:
-            if not rows.has(sanitized=True, kind=kind):
-                done = subprocess.run([sys.executable, __file__, "--child", kind, str(n)], env=environ, stdout=subprocess.PIPE, text=True)
-                if done.returncode != 0:
-                    raise SystemExit(f"{kind}: a finding, or the child could not run (exit code {done.returncode})")
-                rows.append(sanitized=True, kind=kind, mutants=n, **json.loads(done.stdout.splitlines()[-1]))
+    environ = os.environ | {"LD_PRELOAD": " ".join(libraries), "CXX": f"c++ {SANITIZERS}", "ASAN_OPTIONS": "detect_leaks=0"}
+    for kind in KINDS:
+        if not rows.has(sanitized=True, kind=kind):
+            done = subprocess.run([sys.executable, __file__, "--child", kind, str(n)], env=environ, stdout=subprocess.PIPE, text=True)
+            if done.returncode != 0:
+                raise SystemExit(f"{kind}: a finding, or the child could not run (exit code {done.returncode})")
+            rows.append(sanitized=True, kind=kind, mutants=n, **json.loads(done.stdout.splitlines()[-1]))
 
 
 # ---------------------------------------------------------------- the child
