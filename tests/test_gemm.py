@@ -83,6 +83,23 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
     assert (np.asarray(products.gemm(x, w[:, 50:53])) == whole[:, 50:53]).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 700, 1), (7, 5, 3), (9, 49, 193), (3, 1000, 512), (64, 300, 385), (130, 257, 1000), (5, 513, 170)], ids=lambda shape: "x".join(map(str, shape)))
+def test_few_rows_have_the_bits_of_many(path, shape):
+    M, N, K = shape
+    x, w = normal(1, M, K), normal(2, K, N)
+    for transposed in (False, True):
+        got = np.asarray(products.few_rows(x, w.T.copy() if transposed else w, transposed))
+        assert (got == np.asarray(products.gemm(x, w))).all()
+    whole = np.concatenate([x, normal(3, 200, K)])
+    assert (np.asarray(jax.jit(products.product)(whole, w))[:M] == np.asarray(jax.jit(products.product)(x, w))).all()
+
+
+def test_few_rows_are_differentiated_as_the_reference():
+    x, w, g = normal(1, 5, 40), normal(2, 40, 30), normal(3, 5, 30)
+    for got, wanted in zip(jax.vjp(products.product, x, w)[1](g), jax.vjp(products.reference, x, w)[1](g), strict=True):
+        assert (np.asarray(got) == np.asarray(wanted)).all()
+
+
 def test_the_number_of_threads_changes_no_bit():
     code = """
 import hashlib, numpy as np
@@ -146,6 +163,7 @@ def test_who_takes_the_native_product(monkeypatch):
     x, w = jnp.ones((256, 256)), jnp.ones((256, 256))
     assert is_native(products.product, x, w)
     assert not is_native(products.product, x[:8], w)  # too few rows
+    assert "pikojax_rows" in jax.jit(products.product).lower(x[:8], w).as_text()
     assert not is_native(products.product, x[:, :4], w[:4])  # too little arithmetic
     assert not is_native(products.product, x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
     assert not is_native(
