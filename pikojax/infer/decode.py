@@ -10,8 +10,8 @@
 Why that is exact: x_i is plain decoding's token whenever all before it are, so every token kept is the one that plain decoding draws
 from the same key, greedy or not; text does not depend on the drafter, and its distribution is the model's. A guess is kept with the
 probability that the model gives it, which for a guess without a distribution is what rejection sampling reaches too. A drafter that
-draws its guesses does so by the same random number, so that the two agree where the same token's share of the unit interval covers it in
-both distributions: somewhat less often than rejection sampling would have it, for text that no drafter changes.
+draws its guesses does so by the same random numbers, one for each token (sampling.py), so that the two agree nearly as often as rejection sampling
+would keep a guess, for text that no drafter changes.
 
 How many guesses a round verifies is chosen in the loop, of `drafter.widths`: the number with the most tokens a second, by how many
 of late were right and by what a round of that width costs (measured by whoever calls).
