@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from pikojax import plugins
 from pikojax.checked import GROUPS, UserError, build, expand_groups, is_text, keys, nearest, parse_value, require, toml_value
+from pikojax.heads_config import HeadsConfig
 from pikojax.llama_config import LlamaConfig
 
 
@@ -225,14 +226,14 @@ class Config:
         )
 
 
-MODEL_BLOCKS = {"gpt": GPTConfig, "llama": LlamaConfig}
+MODEL_BLOCKS, BESIDES = {"gpt": GPTConfig, "llama": LlamaConfig}, {"heads": HeadsConfig}  # besides: no model, but trained for one
 
 
 def model_block(name: str) -> type:
     """The dataclass that holds the settings of the model called `name`: built in, or a plug-in's by entry point."""
     require(isinstance(name, str), f"model.name = {name!r}; give one of: {', '.join(MODEL_BLOCKS)}")
-    if name in MODEL_BLOCKS:
-        return MODEL_BLOCKS[name]
+    if name in MODEL_BLOCKS | BESIDES:
+        return (MODEL_BLOCKS | BESIDES)[name]
     model = plugins.load("pikojax.models", name)
     if model is None:
         raise UserError(f"model.name = {name!r} is no model{nearest(name, [*MODEL_BLOCKS, *plugins.names('pikojax.models')])}")
@@ -241,9 +242,10 @@ def model_block(name: str) -> type:
     return block
 
 
-def load_config(path: str | os.PathLike | None = None, overrides: Iterable[str] = ()) -> Config:
-    """A checked `Config` from a TOML file (None: the defaults) with `block.key=value` overrides on top."""
-    tree, overrides = _read_toml(find_config(path)) if path is not None else {}, list(overrides)
+def load_config(path: str | os.PathLike | Mapping | None = None, overrides: Iterable[str] = ()) -> Config:
+    """A checked `Config` from a TOML file, or what one would hold (None: the defaults), with `block.key=value` overrides on top."""
+    tree = {} if path is None else dict(path) if isinstance(path, Mapping) else _read_toml(find_config(path))
+    overrides = list(overrides)
     named = {override.partition("=")[0].strip() for override in overrides}
     if "data.path" in named and not named & {"data.source", "source"} and isinstance(data := tree.get("data"), dict):
         tree["data"] = {key: value for key, value in data.items() if (key, value) != ("source", "stories")}

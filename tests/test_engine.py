@@ -57,7 +57,9 @@ def alone(kind: str, temperature: float) -> list[list[int]]:
 def guesses(name: str):
     """The last one's weights are the model's own in float32: mostly right, and then wrong."""
     if name == "draft":
-        return speculation.OfModel(drafters.DraftModel(LLAMA.forward, CFG, widths=(3,)), LLAMA, weights("float32"))
+        spec = speculation.OfModel(drafters.DraftModel(LLAMA.forward, CFG, widths=(3,)), LLAMA, weights("float32"))
+        spec.pays = lambda *_: True  # it costs as much as the model
+        return spec
     return speculation.Speculation(drafters.EarlyExit(1, (2,))) if name == "early-exit" else speculation.OfText(drafters.Lookup((0, 3)))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pikojax"
-ROWS = "checked plugins llama_config config native qtensor kernels text data models quant formats train tune memory infer retrieve serve cli".split()
+ROWS = "checked plugins llama_config heads_config config native qtensor kernels text data models quant formats train tune memory infer retrieve serve cli".split()
 TOP_LEVEL = {"pikojax", "experiments", "tests", "configs", "pyproject.toml", "README.md", "LICENSE"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passes", type=int, default=3, metavar="N", help="decode, prefill, speculative: passes to take the median of (3)")
     parser.add_argument("--against", metavar="PEER", help="decode, prefill: llama.cpp or transformers, in turn with ours")
     parser.add_argument("--peer-python", metavar="PYTHON", help="an interpreter that has the peer")
-    parser.add_argument("--speculative", default="off", metavar="DRAFTER", help="off, lookup, early-exit[=LAYERS], heads, draft=MODEL")
+    parser.add_argument("--speculative", default="off", metavar="DRAFTER", help="off, lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL")
     parser.add_argument("--prompt", metavar="TEXT", help="speculative: what to go on with")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="speculative: 0 takes the likeliest token (0)")
 

@@ -49,7 +49,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frequency-penalty", type=float, default=0.0, metavar="R", help="the same for each time they were (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same text (0)")
     parser.add_argument("--cache", default="auto", metavar="FORMAT", help="of keys and values: float32, bfloat16, int8, int4 (int8 where weights are quantized)")
-    parser.add_argument("--speculative", default="off", metavar="HOW", help="guess tokens and verify them: off, lookup, early-exit, draft=MODEL (off)")
+    parser.add_argument("--speculative", default="off", metavar="HOW", help="guess tokens and verify them: off, lookup, early-exit, heads, draft=MODEL (off)")
 
 
 SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed")

@@ -3,10 +3,13 @@
     pikojax train configs/lightllm.toml train.steps=500 optim.lr=3e-4
     pikojax train --resume runs/lightllm train.steps=4000
     pikojax train --data_dir data/shards --model_size tiny --max_steps 50000
+    pikojax train --heads runs/lightllm model.n_ahead=4
 
 CONFIG is a file, or the name of a shipped one. A run lands in runs/CONFIG unless run.dir says otherwise; one that exists is
 never overwritten without --force. --resume takes a run folder, or RUN/checkpoints/STEP, and the run's own config with
 what is said here on top; without a value it takes the folder that this run would have been written to.
+--heads MODEL trains no model, but heads that guess several tokens ahead of one (`generate MODEL --speculative heads`), which stays as it is.
+They learn from what it was trained on and land in its run folder, RUN/heads, a run folder itself; --resume RUN/heads goes on.
 The flags below are other names for config keys. Their defaults hold where no CONFIG is given.
 """
 
@@ -16,7 +19,7 @@ import json
 from pathlib import Path
 
 from pikojax.cli import progress
-from pikojax.config import Config, RunConfig, UserError, find_config, load_config, model_block, to_toml, user_path
+from pikojax.config import Config, RunConfig, UserError, find_config, load_config, model_block, require, to_toml, user_path
 
 HELP = "train a model from a config file: pikojax train configs/lightllm.toml train.steps=500"
 
@@ -36,6 +39,7 @@ HERE = "."  # --resume without a value: the folder this run would be written to
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("items", nargs="*", metavar="CONFIG or key=value", help="a TOML file or a shipped config's name; settings on top of it")
     parser.add_argument("--resume", nargs="?", const=HERE, metavar="PATH", help="go on with a run folder, or from RUN/checkpoints/STEP")
+    parser.add_argument("--heads", metavar="MODEL", help="train heads that guess ahead for this model, for generate --speculative heads")
     parser.add_argument("--force", action="store_true", help="replace a run folder that exists")
     for flag, (key, default, text) in FLAGS.items():
         names = dict.fromkeys((f"--{flag}", f"--{flag.replace('_', '-')}"))
@@ -44,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    config, resume = resolve(args)
+    config, resume = resolve(args) if args.heads is None else (of_heads(args), None)
     return execute(config, resume=resume, force=args.force)
 
 
@@ -80,6 +84,14 @@ def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
     return config, Path(config.run.dir) if args.resume == HERE and resume is None else resume
 
 
+def of_heads(args: argparse.Namespace) -> Config:
+    from pikojax.train.heads import config_for
+
+    files = [item for item in args.items if "=" not in item]
+    require(not files and args.resume is None, f"--heads {args.heads} takes settings alone, as train.steps=200; to go on: --resume {args.heads}/heads")
+    return config_for(args.heads, args.items)
+
+
 def _has_no_sizes(items: list[str]) -> bool:
     """Whether the settings name a model (a plug-in's, say) that knows no size = "tiny"."""
     names = [item.partition("=")[2] for item in items if item.startswith("model.name=")]
@@ -105,13 +117,19 @@ def execute(config: Config, *, resume: Path | None = None, force: bool = False, 
 
     if resume is None:
         refuse_taken(user_path(config.run.dir, "run.dir"), force)  # before the data, which may take a while
+    of_loss = {}
+    if config.model.name == "heads":
+        from pikojax.train import heads
+
+        config, base = heads.open_base(config)
+        of_loss = {"loss_fn": heads.loss_of(base), "frozen": base.params}
     dataset = open_dataset(config)
     config = resolve_vocab(config, dataset)
-    sample = sampler(config, dataset.tokenizer)
+    sample = None if of_loss else sampler(config, dataset.tokenizer)
     if print_config:
         print(to_toml(config), flush=True)
     with progress.show() as report:
-        return loop.train(config, dataset, resume=resume, sample=sample, report=report, force=force)
+        return loop.train(config, dataset, resume=resume, sample=sample, report=report, force=force, **of_loss)
 
 
 def sampler(config: Config, tokenizer):

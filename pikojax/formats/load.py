@@ -55,6 +55,8 @@ class Loaded:
         return self._templates()
 
     def must_foretell(self) -> None:
+        heads = self.config.name == "heads"
+        require(not heads, f"{self.path} holds heads that guess for a model, and no model; give the model, with --speculative heads={self.path}")
         require(self.model.new_cache is not None, f"{self.path} is an encoder, which expects no next token; from Python take model.forward(…)[0].hidden")
 
     def logits(self, tokens_BT) -> jax.Array:

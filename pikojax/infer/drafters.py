@@ -3,7 +3,7 @@
     Lookup       the text itself: what came after the last three (two) tokens when they last stood there. Costs nothing
     EarlyExit    the model's own first layers, read out by its head. They write what the whole model then writes again
     DraftModel   a smaller model with the same vocabulary, over a cache of its own
-    Heads        a small block trained on the model's hidden states, with the model's embedding and head (train/heads.py)
+    Heads        small blocks trained on the model's hidden states, with the model's embedding and head (models/heads.py, train/heads.py)
 
 A drafter is a frozen dataclass, so that a program can be compiled for it, with these methods:
 
@@ -22,9 +22,11 @@ Leaves out: trees of guesses; who fills `state.draft` at the start (engine.py).
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from pikojax.infer.sampling import sample
+from pikojax.models import heads
 
 ALWAYS = 1 << 20  # guesses available
 
@@ -142,10 +144,10 @@ class DraftModel:
 
 @dataclass(frozen=True)
 class Heads:
-    """`state.draft`: hidden_BD, from which `token_B` was drawn. `draft_params`: {"block": …} of train/heads.py."""
+    """`state.draft`: hidden_BD, from which `token_B` was drawn. `draft_params`: those of models/heads.py, which guess all at once."""
 
-    step: Any  # (cfg, params, block, hidden_BD, token_B) → (logits_BV, hidden_BD)
-    widths: tuple[int, ...] = (0, 1, 2, 3)
+    unembed: Any  # the model's
+    widths: tuple[int, ...]
 
     def enter(self, draft):
         return draft
@@ -154,12 +156,15 @@ class Heads:
         return jnp.full(state.token_B.shape, ALWAYS, jnp.int32)
 
     def propose(self, how, k, params, draft_params, state, settings, key_B):
-        def step(token_B, hidden_BD):
-            logits_BV, hidden_BD = self.step(how.cfg, params, draft_params, hidden_BD, token_B)
-            return _Logits(logits_BV[:, None]), hidden_BD
+        from pikojax.infer.decode import keys_at
 
-        draft_BK, _ = _one_after_another(step, k, state, settings, key_B, state.draft)
-        return draft_BK, jnp.full(state.token_B.shape, k, jnp.int32), state
+        B, hidden_B1D = len(state.token_B), state.draft[:, None]
+        z_B1KD = heads.states(draft_params, params["embed"], hidden_B1D, state.token_B[:, None], k)
+        logits_BKV = self.unembed(how.cfg, params, z_B1KD[:, 0])
+        each = lambda tree: jax.tree.map(lambda x_B: jnp.repeat(x_B, k, axis=0), tree)
+        position_N = (state.position_B[:, None] + jnp.arange(k, dtype=jnp.int32)[None, :]).reshape(-1)
+        draft_N = sample(logits_BKV.reshape(B * k, -1), keys_at(each(key_B), position_N), each(settings))
+        return draft_N.reshape(B, k), jnp.full((B,), k, jnp.int32), state
 
     def judged(self, k, state, drawn_BT, kept_B, n_B):
         return kept_B, jnp.minimum(kept_B + 1, n_B)
@@ -167,11 +172,6 @@ class Heads:
     def learn(self, state, after, drawn_BT, new_B, hidden_BTD):
         last_BD = jnp.take_along_axis(hidden_BTD, jnp.maximum(new_B - 1, 0)[:, None, None], axis=1)[:, 0]
         return jnp.where(new_B[:, None] > 0, last_BD.astype(state.draft.dtype), state.draft)
-
-
-@dataclass(frozen=True)
-class _Logits:  # of a step, in the shape that a model gives them
-    logits: Any
 
 
 def _one_after_another(step, k: int, state, settings, key_B, carried, first=None):

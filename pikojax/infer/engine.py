@@ -11,8 +11,8 @@
 
 What a row needs lies on the host between two steps (length, blocks, settings, key); on the device lie weights and cache. So a row costs
 nothing when it has left, and a call holds just the rows that write, padded to a power of two. Since a row's bits do not depend on what
-stands beside it, nor on how its prompt was cut, a request's text is the same alone and in any company (bit for bit with quantized weights;
-float32 products of few rows are XLA's, and may differ in their last bits).
+stands beside it, nor on how its prompt was cut, a request's text is the same alone and in any company (bit for bit where the native kernels run;
+XLA's products may differ in their last bits).
 
 Whoever reads a handle drives the engine, one step at a time under its lock; nothing runs when nobody asks. Steps may be made from
 several threads.
@@ -20,6 +20,7 @@ several threads.
 Leaves out: HTTP (serve/), several devices, taking blocks away from a running request (each reserves what it may need).
 """
 
+import dataclasses
 import functools
 import threading
 import time
@@ -49,7 +50,7 @@ class EngineConfig:
     cache: str = "auto"  # int8 where weights are quantized, float32 elsewhere; or float32, bfloat16, int8, int8_g32, int4
     cache_tokens: int | None = None  # room for so many tokens of all requests together; `slots` whole contexts, up to a quarter of memory
     remember: bool = True  # beginnings that may come again
-    speculative: str = "off"  # lookup, early-exit[=LAYERS], heads, draft=MODEL
+    speculative: str = "off"  # lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL
     step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most
 
 
@@ -93,17 +94,17 @@ class Handle:
 
 class Engine:
     def __init__(self, model: Model, cfg, params, tokenizer=None, config: EngineConfig = EngineConfig(), *, framed=False, eos_ids=None,
-                 drafter=None):  # fmt: skip
-        """`drafter`: a `speculation.Speculation`, in place of the one that the config names."""
+                 drafter=None, home=None):  # fmt: skip
+        """`drafter`: a `speculation.Speculation`, in place of the one that the config names. `home`: where the model was loaded from."""
         require(model.new_cache is not None, "the model is an encoder, which expects no next token; give one that writes")
         require(config.slots >= 1 and config.queue >= 0, f"slots = {config.slots}, queue = {config.queue}; give 1 or more, and 0 or more")
-        self.model, self.cfg, self.config, self.tokenizer, self.framed = model, cfg, config, tokenizer, framed
+        self.model, self.cfg, self.config, self.tokenizer, self.framed, self.home = model, cfg, config, tokenizer, framed, home
         self.params = decode.ready(params)
         own = () if tokenizer is None or tokenizer.eos_id is None else (tokenizer.eos_id,)
         self.eos_ids = tuple(own if eos_ids is None else eos_ids)
         self.context = cfg.context if config.context is None else config.context
         require(1 <= self.context <= cfg.context, f"context = {self.context}; the model holds up to {cfg.context}")
-        self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params)
+        self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params, home)
         self.n_table = -(-(self.context + 1) // pool.BLOCK)
         self.dtype = _cache_dtype(config.cache, self.params)
         self._empty()
@@ -116,19 +117,19 @@ class Engine:
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, path, device: str = "auto", config: EngineConfig = EngineConfig()) -> "Engine":
-        """Of anything that `pikojax.load` opens."""
+    def load(cls, path, device: str = "auto", config: EngineConfig = EngineConfig(), **settings) -> "Engine":
+        """Of anything that `pikojax.load` opens; `settings` on top of the config, as speculative="lookup"."""
         if device != "auto":
             here = jax.default_backend()
             require(device == here, f"device = {device}, but JAX computes on {here} in this process; start it with pikojax --device {device}")
         from pikojax.formats.load import load
 
-        return cls.of(load(path), config)
+        return cls.of(load(path), dataclasses.replace(config, **settings))
 
     @classmethod
     def of(cls, loaded, config: EngineConfig = EngineConfig()) -> "Engine":
         loaded.must_foretell()
-        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed)
+        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed, home=loaded.path)
 
     # ------------------------------------------------------------ asking
 
@@ -285,6 +286,8 @@ class Engine:
         token_B, told = decode.first(how, logits_BV, request.key[None], position_B, request.settings, *extras)
         self.reading.popleft()
         self.writing.append(request)
+        if self.speculation:
+            self.speculation.begin(request)
         request.accept(np.asarray(token_B).tolist(), jax.tree.map(np.asarray, told))
         self._make_room(request)
 
@@ -304,7 +307,7 @@ class Engine:
 
     def _write(self, requests: list[Request]) -> None:
         batch, held = decode.power_of_two(len(requests)), any(r.constraint is not None for r in requests)
-        spec = None if held else self.speculation
+        spec = None if held or not (self.speculation and self.speculation.pays(self, requests, batch)) else self.speculation
         how = rows.how(requests, self.model.forward, self.cfg, spec.drafter if spec else None)
         costs = self.costs.setdefault((batch, bool(spec)), speculation.Costs(how.drafter.widths if spec else (0,)))
         program, state, run = self._call(how, requests, batch, spec, costs)
@@ -351,6 +354,8 @@ class Engine:
         request.timed = [request.timed[0] + n, request.timed[1] + seconds]
         if state.right_B is not None:
             request.right, request.tested = float(state.right_B[i]), float(state.tested_B[i])
+            self.speculation.learn(request)
+        if self.speculation:
             request.rounds, request.kept = request.rounds + int(drawn.rounds_B[i]), request.kept + n
         request.accept(drawn.tokens_BN[i, :n].tolist(), jax.tree.map(lambda x: x[i], drawn.told))
         self._make_room(request)

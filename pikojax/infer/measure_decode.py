@@ -189,7 +189,7 @@ def with_drafter(plain, speculative: str):
     from pikojax.infer.engine import Engine
 
     config = dataclasses.replace(plain.config, speculative=speculative)
-    return Engine(plain.model, plain.cfg, plain.params, plain.tokenizer, config, framed=plain.framed, eos_ids=plain.eos_ids)
+    return Engine(plain.model, plain.cfg, plain.params, plain.tokenizer, config, framed=plain.framed, eos_ids=plain.eos_ids, home=plain.home)
 
 
 def measure_speculative(path, prompt, speculative: str, tokens: int, passes: int = PASSES, temperature: float = 0.0) -> dict:

@@ -1,6 +1,6 @@
 """A drafter by its name, what it needs of an engine, and what its rounds cost.
 
-    off | lookup | early-exit[=LAYERS] | heads | draft=MODEL
+    off | lookup | early-exit[=LAYERS] | heads[=RUN] | draft=MODEL
 
 Leaves out: the guessing itself (drafters.py).
 """
@@ -8,15 +8,21 @@ Leaves out: the guessing itself (drafters.py).
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import decode, drafters, pool, rows
+from pikojax.kernels import prepare_tree
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
+from pikojax.qtensor import FORMATS, QTensor
+from pikojax.quant import quantize_tree
 
-NAMES = "off, lookup, early-exit, early-exit=LAYERS, heads, draft=MODEL"
+BELIEF = 4.0  # guesses that the past counts for, when a request begins
+FIRST_PAUSE, LONGEST_PAUSE = 128, 4096  # tokens
+NAMES = "off, lookup, early-exit, early-exit=LAYERS, heads, heads=RUN, draft=MODEL"
 
 
 class Speculation:
@@ -26,6 +32,21 @@ class Speculation:
 
     def __init__(self, drafter):
         self.drafter = drafter
+        self.right = self.tested = 0.0  # of late, over all requests: what a new one begins with
+
+    def begin(self, request) -> None:
+        """Before its first round."""
+        few = min(1.0, BELIEF / self.tested) if self.tested else 0.0
+        request.right, request.tested = self.right * few, self.tested * few
+
+    def learn(self, request) -> None:
+        """After a call in which it took part."""
+        blend = lambda old, new: 0.8 * old + 0.2 * new
+        self.right, self.tested = blend(self.right, request.right), blend(self.tested, request.tested)
+
+    def pays(self, engine, requests, batch: int) -> bool:
+        """Whether the next call should have guesses at all. Most drafters decide for each round, in the loop."""
+        return True
 
     def new_cache(self, n_blocks: int, dtype):
         return None
@@ -54,11 +75,31 @@ class OfText(Speculation):
 
 
 class OfModel(Speculation):
-    """For `drafters.DraftModel`: its cache has the same blocks as the large model's, so what a row shares there it shares here."""
+    """For `drafters.DraftModel`: its cache has the same blocks as the large model's, so what a row shares there it shares here.
+
+    Its rounds all have guesses, since its cache would stay behind without. So it is turned off for whole calls, where plain ones bring more
+    tokens a second by what was learnt, and tried again after ever longer pauses; `request.draft`, the tokens of a row that its cache has, then
+    is behind, and is caught up with at once. (A beginning that was published meanwhile is not: who shares it gets worse guesses.)"""
 
     def __init__(self, drafter, model: Model, params):
         super().__init__(drafter)
         self.model, self.params = model, params
+        self.pause, self.left = FIRST_PAUSE, 0  # tokens of the next pause; of the one that goes on
+
+    def pays(self, engine, requests, batch: int) -> bool:
+        drafting, plain = (engine.costs.get((batch, with_guesses)) for with_guesses in (True, False))
+        if plain is None or drafting is None:  # both have to be seen, plain calls first
+            return plain is not None
+        if self.left > 0:
+            self.left -= len(requests) * plain.rounds_in(engine.config.step_s, 1, decode.CHUNK)
+            return self.left <= 0  # then one call is a trial
+        a_B = np.clip([(r.right + 0.5) / (r.tested + 1.0) for r in requests], 0.01, 0.99)
+        tokens_W = [np.sum((1 - a_B ** (k + 1)) / (1 - a_B)) for k in self.drafter.widths]
+        if max(tokens_W / drafting.each) >= len(requests) / plain.each[0]:
+            self.pause = FIRST_PAUSE
+            return True
+        self.left, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
+        return False
 
     def new_cache(self, n_blocks: int, dtype):
         return self.model.new_cache(self.drafter.cfg, n_blocks, pool.BLOCK, dtype)
@@ -72,16 +113,31 @@ class OfModel(Speculation):
 
     def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
         view = self._view(engine, engine._view([request], 1), 0)
+        self._extend(engine, view, tokens_BT, n_B)
+        request.draft = request.read + int(n_B[0])
+
+    def _extend(self, engine, view: KVCache, tokens_BT, n_B) -> None:
         nothing_BV = jnp.zeros((1, self.drafter.cfg.vocab_size), jnp.float32)
         _, _, view = decode.extend(self.drafter.forward, self.drafter.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
         self._keep(engine, view)
 
+    def _catch_up(self, engine, request) -> None:
+        while (n := min(request.length - 1 - request.draft, decode.BLOCK)) > 0:
+            view = self._view(engine, engine._view([request], 1), request.length - request.draft)
+            tokens_BT = decode.padded(np.asarray([request.window], np.int32), request.draft, n, decode.BLOCK)
+            self._extend(engine, view, tokens_BT, np.asarray([n], np.int32))
+            request.draft += n
+
     def enter(self, engine, requests, batch: int):
+        for request in requests:
+            self._catch_up(engine, request)
         before_B = rows.rows(requests, batch, lambda r: r.window[-2], 0)
         return self._view(engine, engine._view(requests, batch), 1), before_B
 
     def leave(self, engine, requests, state) -> None:
         self._keep(engine, state.draft[0])
+        for request, length in zip(requests, np.asarray(state.draft[0].length_B)):
+            request.draft = int(length)
 
 
 class OfHidden(Speculation):
@@ -102,7 +158,8 @@ class OfHidden(Speculation):
             request.draft = hidden_D
 
 
-def make(name: str, model: Model, cfg, params) -> Speculation | None:
+def make(name: str, model: Model, cfg, params, home=None) -> Speculation | None:
+    """`home`: where the model was loaded from."""
     kind, _, value = name.partition("=")
     if name == "off":
         return None
@@ -121,8 +178,20 @@ def make(name: str, model: Model, cfg, params) -> Speculation | None:
         require(same, f"{value} has {small.config.vocab_size} tokens, the model {cfg.vocab_size}; a draft model needs the same vocabulary")
         return OfModel(drafters.DraftModel(small.model.forward, small.config), small.model, decode.ready(small.params))
     if kind == "heads":
-        raise UserError("speculative = heads needs a model with trained heads; give early-exit or lookup")
+        return _trained_heads(value or home, model, cfg, params)
     raise UserError(f"speculative = {name} is unknown; choose from {NAMES}")
+
+
+def _trained_heads(path, model: Model, cfg, params) -> Speculation:
+    from pikojax.train.heads import load_heads
+
+    require(path is not None, "speculative = heads: this model comes from no run folder; say where its heads are, as heads=RUN")
+    own, trained = load_heads(path, cfg, params)
+    packed = any(isinstance(leaf, QTensor) for leaf in jax.tree.leaves(params["blocks"], is_leaf=lambda leaf: isinstance(leaf, QTensor)))
+    if packed and own.d_model % FORMATS["q8_0"].block_weights == 0:
+        trained = prepare_tree(quantize_tree(trained, "q8_0"))  # so that they cost about what the model's own layers do
+    widths = tuple(sorted({0, 1, 2, own.n_ahead // 2, own.n_ahead} & set(range(own.n_ahead + 1))))
+    return OfHidden(drafters.Heads(model.unembed, widths), decode.ready(trained))
 
 
 @dataclass

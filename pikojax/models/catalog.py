@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 from pikojax import plugins
-from pikojax.config import MODEL_BLOCKS, require
+from pikojax.config import BESIDES, MODEL_BLOCKS, require
 
 ENCODERS = ("bert",)  # which make no text: nothing trains them or asks them for tokens, so that no run's config names them
 
@@ -13,7 +13,7 @@ class Catalog(Mapping):
     """Loads an architecture when it is asked for, and no other."""
 
     def __getitem__(self, name: str):
-        if name in MODEL_BLOCKS or name in ENCODERS:
+        if name in MODEL_BLOCKS or name in ENCODERS or name in BESIDES:
             return import_module(f"pikojax.models.{name}").MODEL
         model = plugins.load("pikojax.models", name)
         require(model is not None, f"no model {name!r}; there are: {', '.join(self)}")

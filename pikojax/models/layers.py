@@ -40,6 +40,7 @@ class Model(NamedTuple):
     forward: Callable
     new_cache: Callable | None  # (cfg, batch, slots, dtype) → cache; None: an encoder
     axes: Callable  # (cfg) → the tree of logical axis names
+    unembed: Callable | None = None  # (cfg, params, hidden) → logits, for who guesses from hidden states
 
 
 # ---------------------------------------------------------------- modules ↔ dicts

@@ -212,8 +212,13 @@ def forward(cfg: LlamaConfig, params, tokens_BT, cache=None, *, segments_BT=None
     return Output(stem.logits_out(cfg, layers.picked(hidden_BTD, pick_B)), hidden_BTD, {}), cache
 
 
+def unembed(cfg: LlamaConfig, params, hidden):
+    """The logits of states that were normalized, whatever their leading axes."""
+    return layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"}).logits_out(cfg, hidden)
+
+
 def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> kv.KVCache:
     return kv.new_cache(cfg.n_layers, batch, slots, cfg.n_kv_heads, cfg.d_head, dtype)
 
 
-MODEL = Model(LlamaConfig, init, forward, new_cache, axes)
+MODEL = Model(LlamaConfig, init, forward, new_cache, axes, unembed)

@@ -20,20 +20,20 @@ from pikojax.data.batches import eval_batches
 from pikojax.data.shards import TokenStream
 from pikojax.models.sharding import batch_sharding
 from pikojax.train.loss import next_token_loss
-from pikojax.train.step import compute_params
+from pikojax.train.step import compute_params, with_frozen
 
 TOKENS_AT_ONCE = 8192  # small training batches are joined, as each costs a start,
 LOGITS_AT_ONCE = 1 << 26  # as long as their logits stay within 256 MB
 BATCHES_AHEAD = 4
 
 
-def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Callable:
+def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss, frozen=None) -> Callable:
     """`(params, stream) → {"val_loss", "val_bits_per_byte", "val_tokens"}`, compiled once for every split."""
 
     @jax.jit
-    def totals(params, batch):
+    def totals(params, batch, *frozen):
         batch = jax.tree.map(lambda x: x[0], batch)
-        mean, facts = loss_fn(config.model, compute_params(config, params), batch, None)
+        mean, facts = with_frozen(loss_fn, *frozen)(config.model, compute_params(config, params), batch, None)
         return mean * facts["targets"], facts["targets"]
 
     where = batch_sharding(mesh, batch_axis=1)
@@ -50,11 +50,11 @@ def make_evaluate(config: Config, mesh, loss_fn: Callable = next_token_loss) -> 
         )
         found, ahead = [], []
         for batch in batches:
-            ahead.append(totals(params, jax.device_put(batch, where)))
+            ahead.append(totals(params, jax.device_put(batch, where), *(() if frozen is None else (frozen,))))
             if len(ahead) > BATCHES_AHEAD:  # the device stays busy, and no more than these lie in its memory
                 found.append(jax.device_get(ahead.pop(0)))
         nats, count = map(float, np.asarray(found + jax.device_get(ahead), np.float64).sum(axis=0))
-        known = stream.n_bytes and not config.data.document_mask  # with masks the first token of a document costs nothing
+        known = stream.n_bytes and not config.data.document_mask and loss_fn is next_token_loss  # with masks the first token of a document costs nothing
         in_bytes = nats / math.log(2) / stream.n_bytes if known else None
         return {"val_loss": nats / count, "val_bits_per_byte": in_bytes, "val_tokens": int(count)}
 

@@ -90,6 +90,7 @@ def train(
     report: Report = lambda event, fields: None,
     force: bool = False,
     loss_fn: Callable = next_token_loss,
+    frozen=None,
 ) -> dict:
     """Trains to the end that `config.train` sets, in the new folder `config.run.dir` or on in that of `resume`.
 
@@ -104,7 +105,7 @@ def train(
         raise UserError(f"cannot resume {str(resume)!r}: it is no run folder; give RUN or RUN/checkpoints/STEP")
     with runs.lock(run), signals.catch() as asked:
         state, progress = _start(config, mesh, run, step, data, resume is not None, force, report)
-        evaluate, step_fn = make_evaluate(config, mesh), make_step(config, mesh, loss_fn)
+        evaluate, step_fn = make_evaluate(config, mesh, loss_fn, frozen), make_step(config, mesh, loss_fn, frozen)
         with (
             checkpoint.Checkpoints(run, config.checkpoint) as store,
             metrics.Log(run, progress.step, config.train.tensorboard) as log,

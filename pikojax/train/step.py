@@ -63,21 +63,27 @@ def state_sharding(config: Config, mesh) -> TrainState:
     return TrainState(whole, params, opt_state)
 
 
-def make_step(config: Config, mesh, loss_fn: Callable = next_token_loss) -> Callable:
-    """Compiled `(state, batch) → (state, {"loss", "grad_norm", "lr"})`; `batch` has a leading axis of micro-batches."""
+def make_step(config: Config, mesh, loss_fn: Callable = next_token_loss, frozen=None) -> Callable:
+    """Compiled `(state, batch) → (state, {"loss", "grad_norm", "lr"})`; `batch` has a leading axis of micro-batches. `frozen`: weights that
+    `loss_fn` takes by that name and nothing trains; an argument of the program, as a constant of it would be compiled in."""
     axes = catalog[config.model.name].axes(config.model)
     optimizer, rate, clip = make_optimizer(config, axes), schedule(config), config.optim.grad_clip
     update = partial(offload.update, optimizer, axes=axes, elementwise=config.optim.name == "adamw")
 
-    def step(state: TrainState, batch):
+    def step(state: TrainState, batch, *frozen):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss, grads = loss_and_gradient(config, loss_fn, state.params, batch, key)
+        loss, grads = loss_and_gradient(config, with_frozen(loss_fn, *frozen), state.params, batch, key)
         norm = offload.global_norm(grads, axes)
         params, opt_state = update(state.params, state.opt_state, grads, factor=clip_factor(norm, clip), step=state.step)
         facts = {"loss": loss, "grad_norm": norm, "lr": rate(state.step)}
         return TrainState(state.step + 1, params, opt_state), facts
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(config, mesh), None))
+    compiled = jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(config, mesh), None))
+    return compiled if frozen is None else lambda state, batch: compiled(state, batch, frozen)
+
+
+def with_frozen(loss_fn: Callable, *frozen) -> Callable:
+    return partial(loss_fn, frozen=frozen[0]) if frozen else loss_fn
 
 
 def loss_and_gradient(config: Config, loss_fn: Callable, params, batch, key):
