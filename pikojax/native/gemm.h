@@ -1,9 +1,9 @@
 // The float32 matrix product C[M, N] = A[M, K] · B[K, N], blocked for the caches.
 //
-// C is cut into blocks, one a task. For each, K goes in steps: a step's part of A and B is packed (gemm_pack.h), which leaves it in
-// the second-level cache and makes every read below consecutive; then tiles of kRows × kColumns sums, held in registers, run down the
-// block. A panel of B (kColumns wide) stays in the first-level cache meanwhile. Threads share nothing but the two operands, so each
-// packs for itself; blocks are large enough for that to cost a few hundredths.
+// C is cut into blocks, one a task. For each, K goes in steps. A step's part of B is packed (gemm_pack.h), then that of A, a few rows at a
+// time: as many as stay in the second-level cache. Every read below is then consecutive. Tiles of kRows × kColumns sums, held in
+// registers, run down those rows, while a panel of B (kColumns wide) stays in the first-level cache. Threads share nothing but the two
+// operands, so each packs for itself.
 //
 // An element is the sum over k of the products in one order: within a step from first to last, then the steps from first to last.
 // The steps depend on K alone. So its bits depend on its own row of A and column of B, not on the number of threads, nor on what
@@ -17,16 +17,20 @@
 #include "gemm_pack.h"
 
 #if defined(__AVX512F__)
-constexpr int64_t kWidth = 16, kRows = 8;  // 24 of the 32 registers hold sums, 3 a row of B
-#elif defined(__AVX2__)
-constexpr int64_t kWidth = 8, kRows = 4;  // 12 of 16
+constexpr int64_t kWidth = 16, kRows = 8, kVectors = 3;  // 24 of the 32 registers hold sums, 3 a row of B
+constexpr int64_t kStep = 192;                           // a panel of B: 36 KB, of 48 KB
+constexpr int64_t kPackedRows = 512;                     // a step of A: 384 KB, of 2 MB
 #else
-constexpr int64_t kWidth = 4, kRows = 4;
+#if defined(__AVX2__)
+constexpr int64_t kWidth = 8, kRows = 6, kVectors = 2;  // 12 of the 16 registers hold sums, 2 a row of B, 1 a number of A
+#else
+constexpr int64_t kWidth = 4, kRows = 4, kVectors = 3;
 #endif
-constexpr int64_t kVectors = 3, kColumns = kVectors * kWidth;
-constexpr int64_t kStep = 192;                           // a panel of B: 36 KB with AVX-512, of 48 KB
-constexpr int64_t kBlockRows = 512, kBlockColumns = 768;  // packed, of one step: 384 KB and 576 KB, of 2 MB
-constexpr int64_t kLeastRows = 192;
+constexpr int64_t kStep = 384;        // a panel of B: 24 KB, of 32 KB
+constexpr int64_t kPackedRows = 120;  // a step of A: 180 KB, of 512 KB
+#endif
+constexpr int64_t kColumns = kVectors * kWidth, kBlockColumns = 768;
+constexpr int64_t kTasksAThread = 2;  // so that one that is interrupted holds up less
 
 typedef float Vector __attribute__((vector_size(kWidth * sizeof(float)), aligned(4), may_alias));
 
@@ -115,6 +119,22 @@ inline int64_t parts(int64_t whole, int64_t most) { return (whole + most - 1) / 
 // `whole` in equal parts of at most `most`, each a multiple of `unit`.
 inline int64_t part_size(int64_t whole, int64_t most, int64_t unit) { return parts(parts(whole, parts(whole, most)), unit) * unit; }
 
+struct Cut {
+  int64_t rows, columns;  // of a block
+};
+
+// Each row of blocks packs all of B, each column of them all of A: of the ways to have enough blocks, the one that packs least.
+inline Cut cut_up(int64_t M, int64_t N, int64_t threads) {
+  Cut best = {M, N};
+  int64_t least = INT64_MAX;
+  for (int64_t across = parts(N, kBlockColumns); across <= parts(N, kColumns); ++across) {
+    const int64_t columns = part_size(N, parts(N, across), kColumns), rows = part_size(M, parts(M, parts(kTasksAThread * threads, across)), kRows);
+    const int64_t packed = N * parts(M, rows) + M * parts(N, columns);
+    if (packed < least) least = packed, best = {rows, columns};
+  }
+  return best;
+}
+
 // One thread's panels. They stay with it: memory that is taken anew for every product has to be cleared by the system each time.
 struct Panels {
   std::unique_ptr<float[]> memory;
@@ -135,11 +155,9 @@ template <typename ForTasks>
 void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, int64_t K, int64_t threads, const ForTasks& for_tasks) {
   if (M == 0 || N == 0) return;
   if (K == 0) return std::fill(c, c + M * N, 0.0f);
-  const int64_t columns = part_size(N, kBlockColumns, kColumns), across = parts(N, columns);
-  // Two tasks a thread, so that one that is interrupted holds up less; but not so low that packing B anew for each is dear.
-  const int64_t least = std::min(kLeastRows, parts(M * across, threads));
-  const int64_t rows = part_size(M, std::clamp(parts(M * across, 2 * threads), least, kBlockRows), kRows), down = parts(M, rows);
-  const int64_t step = parts(K, parts(K, kStep));
+  const Cut cut = cut_up(M, N, threads);
+  const int64_t rows = cut.rows, columns = cut.columns, down = parts(M, rows), across = parts(N, columns);
+  const int64_t step = parts(K, parts(K, kStep)), packed_rows = part_size(rows, kPackedRows, kRows);
   std::atomic<bool> failed{false};  // an exception must not leave a thread of the pool
   for_tasks(down * across, [&](int64_t task) {
     static thread_local Panels panels;
@@ -147,7 +165,7 @@ void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, in
     const int64_t high = std::min(rows, M - i), wide = std::min(columns, N - j);
     float* packed_b = nullptr;
     try {
-      packed_b = panels.of((rows + columns) * step);
+      packed_b = panels.of((packed_rows + columns) * step);
     } catch (const std::bad_alloc&) {
       failed = true;
       return;
@@ -156,8 +174,11 @@ void gemm(const Operand& a, const Operand& b, float* c, int64_t M, int64_t N, in
     for (int64_t k = 0; k < K; k += step) {
       const int64_t depth = std::min(step, K - k);
       pack<kColumns>(b.from(j, k), wide, depth, packed_b);
-      pack<kRows>(a.from(i, k), high, depth, packed_a);
-      (k == 0 ? tiles<false> : tiles<true>)(packed_a, packed_b, depth, c + i * N + j, N, high, wide);
+      for (int64_t row = 0; row < high; row += packed_rows) {
+        const int64_t packed = std::min(packed_rows, high - row);
+        pack<kRows>(a.from(i + row, k), packed, depth, packed_a);
+        (k == 0 ? tiles<false> : tiles<true>)(packed_a, packed_b, depth, c + (i + row) * N + j, N, packed, wide);
+      }
     }
   });
   if (failed) throw std::bad_alloc();
