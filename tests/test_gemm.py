@@ -32,6 +32,7 @@ SHAPES = [
     (9, 49, 193),
     (130, 100, 385),
     (600, 800, 50),
+    (1000, 40, 800),  # several packings of A a block, and steps of each
 ]
 
 

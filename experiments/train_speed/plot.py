@@ -1,10 +1,10 @@
-"""results.jsonl → figure.png, table.md"""
+"""results.jsonl → figure.png, table.md: each machine by itself"""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from figures import COLORS, axes, rows_of, spread, write_table
+from figures import COLORS, by_device, label, plt, rows_of, spread, write_tables
 
 here, rows = rows_of(__file__)
 MODELS = {"lightllm": "LightLLM (10.7M)", "large": "768 wide (42.7M)"}
@@ -21,28 +21,43 @@ ONCE = {
 }
 
 
-def speeds(model: str, side: str) -> list[float]:
+def speeds(rows: list[dict], model: str, side: str) -> list[float]:
     chosen = [row for row in rows if (row["model"], row["side"]) == (model, side)]
     return [2048 / row["products_s"] if "products_s" in row else row["tokens_per_s"] for row in chosen]
 
 
-lines = []
-figure, ax = axes("Training step, float32, 2 threads", "", "times torch eager")
-for m, (model, name) in enumerate(MODELS.items()):
-    reference = spread(speeds(model, "torch eager"))[0]
-    for i, side in enumerate(COMPARED):
-        ratios = [speed / reference for speed in speeds(model, side)]
-        ax.bar(4 * m + i, spread(ratios)[0], color=COLORS[side], width=0.8, label=side if m == 0 else None)
-        ax.scatter([4 * m + i] * len(ratios), ratios, color="black", s=14, zorder=3)
-    for side in (*COMPARED, *(ONCE if model == "lightllm" else ())):
-        if found := speeds(model, side):
-            median, low, high = spread(found)
-            range_of = f"{low:,.0f}–{high:,.0f}" if len(found) > 1 else "one turn"
-            lines.append([name, ONCE.get(side, side), f"{median:,.0f}", range_of, f"{median / reference:.2f}×"])
-ax.set_xticks([1, 5], MODELS.values())
-ax.legend()
+def draw(ax, device: str, rows: list[dict]) -> None:
+    label(ax, device, "", "times torch eager")
+    for m, model in enumerate(MODELS):
+        reference = spread(speeds(rows, model, "torch eager"))[0]
+        for i, side in enumerate(COMPARED):
+            ratios = [speed / reference for speed in speeds(rows, model, side)]
+            ax.bar(4 * m + i, spread(ratios)[0], color=COLORS[side], width=0.8, label=side if m == 0 else None)
+            ax.scatter([4 * m + i] * len(ratios), ratios, color="black", s=14, zorder=3)
+    ax.set_xticks([1, 5], MODELS.values())
+    ax.legend()
+
+
+def lines_of(rows: list[dict]) -> list[list[str]]:
+    lines = []
+    for model, name in MODELS.items():
+        reference = spread(speeds(rows, model, "torch eager"))[0]
+        for side in (*COMPARED, *(ONCE if model == "lightllm" else ())):
+            if found := speeds(rows, model, side):
+                median, low, high = spread(found)
+                range_of = f"{low:,.0f}–{high:,.0f}" if len(found) > 1 else "one turn"
+                lines.append([name, ONCE.get(side, side), f"{median:,.0f}", range_of, f"{median / reference:.2f}×"])
+    return lines
+
+
+machines = by_device(rows)
+figure, panels = plt.subplots(len(machines), 1, figsize=(7.0, 3.6 * len(machines)), dpi=130, layout="constrained", squeeze=False)
+figure.suptitle("Training step, float32, 2 threads", x=0.02, ha="left", fontsize=11)
+for (device, of_device), ax in zip(machines.items(), panels[:, 0], strict=True):
+    draw(ax, device, of_device)
 figure.savefig(here / "figure.png")
-write_table(here, ["model", "side", "tokens/s, median", "range", "against torch eager"], lines, rows)
+tables = {device: lines_of(of_device) for device, of_device in machines.items()}
+write_tables(here, ["model", "side", "tokens/s, median", "range", "against torch eager"], tables, rows)
 for row in rows:
     if row["side"] == "pikojax train":
-        print({key: row[key] for key in ("data_wait_fraction", "first_step_warm_s")})
+        print(row["device"], {key: row[key] for key in ("data_wait_fraction", "first_step_warm_s")})

@@ -4,7 +4,7 @@ PYTHON is an interpreter with torch. Every turn is a fresh process that warms up
 eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides, then the same on a model four times larger.
 The first round also has one turn of ours without each of its speed-ups (without.py), one of the whole training loop beside the
 bare step, one of PyTorch's with the C library's settings of ours, and the products alone (products.py), which are the floor of a step.
-With `--turns N` it stops after N turns; the next call goes on from there.
+With `--turns N` it stops after N turns; the next call goes on from there. Each machine has rows of its own.
 """
 
 import json
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from trials import ROOT, Rows
+from trials import ROOT, Rows, device
 
 from pikojax.cli.startup import KEEP_MEMORY
 
@@ -100,7 +100,7 @@ def main(quick: bool, python: str | None, most_turns: int | None) -> None:
         raise SystemExit("give --peer-python PYTHON, an interpreter that has torch")
     turns = [("lightllm", side) for side in COMPARED] + [("large", side) for side in COMPARED] + [("lightllm", side) for side in ONCE]
     wanted = [(number, turn) for number in range(ROUNDS) for turn in range(len(turns) if number == 0 else 2 * len(COMPARED))]
-    open_turns = [(number, turn) for number, turn in wanted if not rows.has(round=number, turn=turn)]
+    open_turns = [(number, turn) for number, turn in wanted if not rows.has(round=number, turn=turn, device=device())]
     for number, turn in open_turns[:most_turns]:
         model, side = turns[turn]
         rows.append(round=number, turn=turn, model=model, side=side, **one_turn(python, model, side))
