@@ -2,7 +2,7 @@
 
 PYTHON is an interpreter with torch. Every turn is a fresh process that warms up and then times its steps; in each round come
 eager, ours, compiled, ours and again, so that a drift of the machine falls on all sides, then the same on a model four times larger.
-The first round also has one turn of ours without each of its speed-ups (without.py), one of the whole training loop beside the
+Last, and counted to the first round, comes one turn of ours without each of its speed-ups (without.py), one of the whole training loop beside the
 bare step, one of PyTorch's with the C library's settings of ours, and the products alone (products.py), which are the floor of a step.
 With `--turns N` it stops after N turns; the next call goes on from there. Each machine has rows of its own.
 """
@@ -99,7 +99,8 @@ def main(quick: bool, python: str | None, most_turns: int | None) -> None:
     if python is None:
         raise SystemExit("give --peer-python PYTHON, an interpreter that has torch")
     turns = [("lightllm", side) for side in COMPARED] + [("large", side) for side in COMPARED] + [("lightllm", side) for side in ONCE]
-    wanted = [(number, turn) for number in range(ROUNDS) for turn in range(len(turns) if number == 0 else 2 * len(COMPARED))]
+    compared = 2 * len(COMPARED)
+    wanted = [(number, turn) for number in range(ROUNDS) for turn in range(compared)] + [(0, turn) for turn in range(compared, len(turns))]
     open_turns = [(number, turn) for number, turn in wanted if not rows.has(round=number, turn=turn, device=device())]
     for number, turn in open_turns[:most_turns]:
         model, side = turns[turn]
