@@ -26,27 +26,33 @@ def speeds(rows: list[dict], model: str, side: str) -> list[float]:
     return [2048 / row["products_s"] if "products_s" in row else row["tokens_per_s"] for row in chosen]
 
 
+def reference_of(rows: list[dict], model: str) -> float:
+    """Every round begins with it, so a machine that has rows of a model has one of this."""
+    return spread(speeds(rows, model, "torch eager"))[0]
+
+
 def draw(ax, device: str, rows: list[dict]) -> None:
     label(ax, device, "", "times torch eager")
     for m, model in enumerate(MODELS):
-        reference = spread(speeds(rows, model, "torch eager"))[0]
         for i, side in enumerate(COMPARED):
-            ratios = [speed / reference for speed in speeds(rows, model, side)]
+            if not (found := speeds(rows, model, side)):
+                continue
+            ratios = [speed / reference_of(rows, model) for speed in found]
             ax.bar(4 * m + i, spread(ratios)[0], color=COLORS[side], width=0.8, label=side if m == 0 else None)
             ax.scatter([4 * m + i] * len(ratios), ratios, color="black", s=14, zorder=3)
     ax.set_xticks([1, 5], MODELS.values())
+    ax.set_xlim(-0.6, 6.6)
     ax.legend()
 
 
 def lines_of(rows: list[dict]) -> list[list[str]]:
     lines = []
     for model, name in MODELS.items():
-        reference = spread(speeds(rows, model, "torch eager"))[0]
         for side in (*COMPARED, *(ONCE if model == "lightllm" else ())):
             if found := speeds(rows, model, side):
                 median, low, high = spread(found)
                 range_of = f"{low:,.0f}–{high:,.0f}" if len(found) > 1 else "one turn"
-                lines.append([name, ONCE.get(side, side), f"{median:,.0f}", range_of, f"{median / reference:.2f}×"])
+                lines.append([name, ONCE.get(side, side), f"{median:,.0f}", range_of, f"{median / reference_of(rows, model):.2f}×"])
     return lines
 
 
