@@ -5,8 +5,8 @@
     coupling   two distributions at total variation d: how often the same random numbers draw the same token of both, used in two ways
     text       a drafter beside plain decoding, in turn, over the same weights; and whether the texts are the same
 
-The story model and the small one that drafts for it are trained (some 15 minutes) and packed as q8_0, the others made of random weights,
-in FOLDER, where they are not there yet. With `--seconds` nothing is begun after so long: call again to go on.
+The story model, its heads and the small model that drafts for it are trained (some 15 minutes) in FOLDER, the others made of random weights,
+where they are not there yet; the story model is used in float32 and packed as q8_0. With `--seconds` nothing is begun after so long: call again to go on.
 """
 
 import subprocess
@@ -32,12 +32,14 @@ HERE = Path(__file__).parent
 PASSES, DRAWS, VOCAB, PAIRS = 3, 4000, 64, 8
 SMALLER = "d_model=128 n_layers=1 n_heads=2 n_kv_heads=1 d_hidden=256".split()
 TINY = LlamaConfig(d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
+HEADS = "train.steps=100 train.eval_interval=100 checkpoint.interval=100".split()
 STORY = "Once upon a time, there was a little girl who"
 SENTENCES = "The cat sat on the mat. The dog ran to the park. Tom had a red ball. "
 TEXTS = {"a story": STORY, "repeated": 4 * SENTENCES, "random": measure_decode.random_ids(64, 4096)}
 CASES = [  # model, text, temperature, drafter
-    *[("stories", "repeated", 0.0, drafter) for drafter in ("lookup", "early-exit=1", "draft")],
-    *[("stories", "a story", t, drafter) for t in (0.0, 0.7, 1.0) for drafter in ("lookup", "early-exit=1", "early-exit=2", "draft")],
+    *[("stories float32", "a story", t, drafter) for t in (0.0, 0.7, 1.0) for drafter in ("heads", "lookup", "draft", "early-exit=1")],
+    *[("stories q8_0", "a story", t, drafter) for t in (0.0, 1.0) for drafter in ("heads", "lookup", "draft", "early-exit=1")],
+    *[(model, "repeated", 0.0, drafter) for model in ("stories float32", "stories q8_0") for drafter in ("heads", "lookup")],
     *[("13M q8_0", "random", 1.0, drafter) for drafter in ("lookup", "early-exit=1")],
     ("13M q8_0", "random", 0.0, "lookup"),
     ("1.1B q4_0", "random", 1.0, "lookup"),
@@ -57,10 +59,11 @@ def two_distributions(d: float, seed: int):
 
 
 def agreement(draw: str, d: float, draws: int, seed: int = 0) -> float:
-    """How often the same keys draw the same token of both: as the engine draws, or by noise for each token."""
+    """How often the same keys draw the same token of both: as the engine draws, by noise for each token, or by one number."""
     keys, settings = jax.random.split(jax.random.key(seed), draws), make_settings(draws, VOCAB, temperature=1.0)
-    by_noise = lambda logp_BV: jax.vmap(jax.random.categorical)(keys, logp_BV)  # argmax(log-probability + Gumbel noise)
-    one = by_noise if draw == "noise a token" else lambda logp_BV: sample(logp_BV, keys, settings)
+    number_B1 = jax.vmap(jax.random.uniform)(keys)[:, None]
+    by_number = lambda logp_BV: jnp.argmax(jnp.cumsum(jnp.exp(logp_BV), axis=1) > number_B1, axis=1)  # where the running sum passes it
+    one = by_number if draw == "one number" else lambda logp_BV: sample(logp_BV, keys, settings)
     first, second = (one(jnp.tile(logp_V, (draws, 1))) for logp_V in two_distributions(d, seed))
     return float(jnp.mean(first == second))
 
@@ -83,11 +86,15 @@ def pikojax(*words) -> None:
 def file_of(model: str, folder: Path) -> Path:
     if model in bench_models.FILES:
         return bench_models.file_of(model, folder)
-    run = folder / ("story" if model == "stories" else "draft")
+    run = folder / ("draft" if model.startswith("draft") else "story")
     packed = run.with_name(f"{run.name}-q8_0.gguf")
     if not run.exists():
-        smaller = [] if model == "stories" else [*SMALLER, f"tokenizer.path={folder / 'story' / 'tokenizer.json'}"]
+        smaller = [*SMALLER, f"tokenizer.path={folder / 'story' / 'tokenizer.json'}"] if model.startswith("draft") else []
         pikojax("train", HERE / "config.toml", f"run.dir={run}", *smaller)
+    if run.name == "story" and not (run / "heads").exists():
+        pikojax("train", "--heads", run, *HEADS)
+    if model.endswith("float32"):
+        return run
     if not packed.is_file():
         pikojax("convert", run, "-o", packed, "--type", "q8_0")
     return packed
@@ -101,7 +108,8 @@ def text(rows: Rows, folder: Path, over) -> None:
             continue
         if (model, "off") not in engines:
             engines = {(model, "off"): measure_decode.open_engine(file_of(model, folder))}
-        name = f"draft={file_of('draft', folder)}" if drafter == "draft" else drafter
+        named = {"draft": lambda: f"draft={file_of('draft ' + model.split()[-1], folder)}", "heads": lambda: f"heads={file_of('stories float32', folder)}"}
+        name = named.get(drafter, lambda: drafter)()
         if (model, drafter) not in engines:
             engines[model, drafter] = measure_decode.with_drafter(engines[model, "off"], name)
         tokens = 64 if model == "1.1B q4_0" else 128
