@@ -11,7 +11,10 @@ The model (pikojax quickstart's, in fewer steps) and its heads are trained in FO
 import json
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from trials import ROOT, Rows
@@ -54,7 +57,7 @@ def prompts_of(loaded, n: int) -> list[list[int]]:
     """Of 4 to 100 tokens; each fourth begins as the one before it."""
     rng, texts = np.random.default_rng(SEED), []
     for i in range(n):
-        ids = rng.integers(0, loaded.tokenizer.vocab_size, rng.integers(4, 100)).tolist()
+        ids = rng.integers(0, loaded.config.vocab_size, rng.integers(4, 100)).tolist()
         texts.append((texts[-1][:70] + ids)[:100] if i % 4 == 3 else ids)
     return texts
 
@@ -72,9 +75,8 @@ def written(engine: Engine, prompts, strangers=0) -> list[list[int]]:
     return [handle.result().ids for handle in handles]
 
 
-def texts(rows: Rows, run: Path, n: int, ways, weights) -> None:
-    loaded, size = load(run), 4 * n
-    asked = prompts_of(loaded, n)
+def texts(rows: Rows, loaded, run: Path, n: int, ways, weights) -> None:
+    asked, size = prompts_of(loaded, n), 4 * n
     for kind in weights:
         params = decode.ready(loaded.params if kind == "float32" else prepare_tree(quantize_tree(loaded.params, kind)))
         make = lambda **config: Engine(loaded.model, loaded.config, params, loaded.tokenizer, EngineConfig(queue=size, step_s=0.2, **config), home=run)
@@ -113,7 +115,7 @@ def one_way(way: str, make, asked, run: Path) -> list[list[int]]:
         return written(make(slots=8), asked, strangers=1)
     named = {"draft": f"draft={run}-draft", "early-exit": "early-exit=2"}.get(way, way)
     engine = make(slots=4, remember=False, speculative=named)
-    engine.speculation.pays = lambda *_: True
+    engine.speculation.pays = lambda *_: True  # a draft model too is used all the time
     return written(engine, asked)
 
 
@@ -137,9 +139,13 @@ def draws(rows: Rows, n: int, names) -> None:
 def main(quick: bool, folder: Path) -> None:
     rows = Rows(HERE / "results.jsonl", quick)
     if quick:
+        cfg = replace(toy.CFG, context=192)
+        untrained = SimpleNamespace(model=toy.LLAMA, config=cfg, params=toy.weights(0), tokenizer=None)
+        texts(rows, untrained, Path(tempfile.mkdtemp()) / "run", 6, ("batched", "cancelled neighbours", "lookup"), ("float32",))
         return draws(rows, 500, ["heads"])
     draws(rows, DRAWS, toy.NAMES)
-    texts(rows, model_in(folder), PROMPTS, WAYS, WEIGHTS)
+    run = model_in(folder)
+    texts(rows, load(run), run, PROMPTS, WAYS, WEIGHTS)
 
 
 if __name__ == "__main__":
