@@ -11,10 +11,7 @@ The model (pikojax quickstart's, in fewer steps) and its heads are trained in FO
 import json
 import subprocess
 import sys
-import tempfile
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from trials import ROOT, Rows
@@ -139,9 +136,6 @@ def draws(rows: Rows, n: int, names) -> None:
 def main(quick: bool, folder: Path) -> None:
     rows = Rows(HERE / "results.jsonl", quick)
     if quick:
-        cfg = replace(toy.CFG, context=192)
-        untrained = SimpleNamespace(model=toy.LLAMA, config=cfg, params=toy.weights(0), tokenizer=None)
-        texts(rows, untrained, Path(tempfile.mkdtemp()) / "run", 6, ("batched", "cancelled neighbours", "lookup"), ("float32",))
         return draws(rows, 500, ["heads"])
     draws(rows, DRAWS, toy.NAMES)
     run = model_in(folder)
