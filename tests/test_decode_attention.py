@@ -59,7 +59,7 @@ def as_floats(cache, width: int):
     return np.asarray(kv_formats.dequantize_kv(cache, width) if is_quantized else cache.astype(jnp.float32), np.float64)
 
 
-def exact(q_BTHC, k_BGSC, v_BGSC, length_B, window=None, scale=None):
+def exact(q_BTHC, k_BGSC, v_BGSC, length_B, window=None, scale=None, softcap=None):
     """By the definition, row for row, in float64."""
     (B, T, H, C), G = q_BTHC.shape, k_BGSC.shape[1]
     out = np.zeros((B, T, H, C))
@@ -67,6 +67,8 @@ def exact(q_BTHC, k_BGSC, v_BGSC, length_B, window=None, scale=None):
         end = length_B[b] - T + t + 1
         seen = slice(max(0, end - window) if window else 0, max(0, end))
         scores_S = k_BGSC[b, h * G // H, seen] @ q_BTHC[b, t, h].astype(np.float64) * (C**-0.5 if scale is None else scale)
+        if softcap is not None:
+            scores_S = softcap * np.tanh(scores_S / softcap)
         if scores_S.size:
             p_S = np.exp(scores_S - scores_S.max())
             out[b, t, h] = p_S @ v_BGSC[b, h * G // H, seen] / p_S.sum()
@@ -97,6 +99,20 @@ def test_every_format_and_shape_is_the_definition(path, name, shape):
     lowered = jitted(attention.decode_attention, window=window).lower(q_BTHC, keys, values, length_B)
     assert f"pikojax_decode_attention_{path}" in lowered.as_text()  # the native target, not the reference
     assert nmse(lowered.compile()(q_BTHC, keys, values, length_B), want) < LIMIT[name]
+
+
+@needs_native
+@pytest.mark.parametrize("how", ["native", "reference"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_scores_are_held_below_a_cap(path, name, how):
+    """Scores of up to 9, some of them 60 times that: a cap of 2 bends nearly all of them."""
+    q_BTHC, *pair = draw(2, 3, 6, 2, 64, 150)
+    q_BTHC = 3 * q_BTHC
+    q_BTHC[:, :, 1] *= 60
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([150, 71], np.int32)
+    got = jitted(getattr(attention, how), softcap=2.0, window=100)(q_BTHC, keys, values, length_B)
+    assert nmse(got, exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B, 100, softcap=2.0)) < (LIMIT[name] if how == "native" else 1e-10)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -199,6 +215,7 @@ def test_the_front_end_refuses_what_no_kernel_could_serve():
         (lambda: attention.decode_attention(q_BTHC, k_BGSC, v_BGSC, length_B), "got 3 query heads over 2 kv heads"),
         (lambda: attention.decode_attention(q_BTHC[:, :, :2], rotated, rotated, length_B), "got values in int4_rotated, wanted int4"),
         (lambda: attention.decode_attention(q_BTHC[:, :, :2], k_BGSC, v_BGSC, length_B, window=0), "got window=0, wanted at least 1"),
+        (lambda: attention.decode_attention(q_BTHC[:, :, :2], k_BGSC, v_BGSC, length_B, softcap=0.0), "got softcap=0.0, wanted a value above 0"),
         (lambda: GPT.new_cache(CFG, 1, 8, "int9"), "got a cache in int9, wanted one of float32, bfloat16"),
         (lambda: GPT.new_cache(CFG, 1, 8, "int4_rotated"), "got a cache in int4_rotated"),
         (lambda: GPT.new_cache(CFG, 1, 8, jnp.int32), "got a cache in int32"),

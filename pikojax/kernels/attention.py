@@ -36,15 +36,15 @@ def causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT=None, window=None):
     return masked_attention(q_BTHC, k_BTGC, v_BTGC, mask_BTS)
 
 
-def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None, block_table=None):
+def cached_attention(q_BTHC, keys, values, length_B, layer, window: int | None = None, block_table=None, softcap: float | None = None):
     """The T new tokens, which are in the cache already and counted in `length_B`, attend to the slots of their row up to their own, the
     last `window` of them. `keys` and `values` are the cache's whole stacks, [L, B, G, S, C] or quantized; of them `layer` is read.
 
     With the native kernel a row has the same bits whatever T. Elsewhere more than 16 rows are another kernel's, and agree with fewer only
     up to rounding."""
     T, C = q_BTHC.shape[1], q_BTHC.shape[-1]
-    if T <= MOST_ROWS or dispatch.best_here("decode_attention") == "native":
-        return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window, block_table=block_table)
+    if T <= MOST_ROWS or softcap is not None or dispatch.best_here("decode_attention") == "native":
+        return decode_attention(q_BTHC, keys, values, length_B, layer=layer, window=window, block_table=block_table, softcap=softcap)
     k_BGSC, v_BGSC = (one_layer(cache, layer, C, block_table).astype(q_BTHC.dtype) for cache in (keys, values))
     return prefill_attention(q_BTHC, k_BGSC, v_BGSC, offset_B=length_B - T, window=window, head_major=True)
 

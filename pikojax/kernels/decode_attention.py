@@ -29,8 +29,10 @@ MOST_ROWS = 16  # at once, by kernels of other devices
 MASKED = -1e30
 
 
-def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
-    """A negative layer counts from the end. Lengths, layers and pool blocks beyond what there is mean the nearest there is."""
+def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None, softcap=None):
+    """`softcap`: scores are held below it by softcap · tanh(scores · scale / softcap), which Gemma 2 does.
+
+    A negative layer counts from the end. Lengths, layers and pool blocks beyond what there is mean the nearest there is."""
     shape = jax.tree.leaves(cache_k)[0].shape
     H, G = q_BTHC.shape[2], shape[-3]
     require(G > 0 and H % G == 0, f"got {H} query heads over {G} kv heads, wanted a multiple; repeat or drop heads")
@@ -39,6 +41,7 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
         not (isinstance(cache_v, QuantizedKV) and cache_v.format == "int4_rotated"),
         "got values in int4_rotated, wanted int4; only keys are rotated: new_cache(dtype='int4') does both",
     )
+    require(softcap is None or softcap > 0, f"got softcap={softcap}, wanted a value above 0; leave it out to cap nothing")
     slots = shape[-2] * (1 if block_table is None else block_table.shape[1])
     length_B = jnp.clip(length_B, 0, slots + q_BTHC.shape[1] - 1)  # the last new tokens may stand beyond the end: they have no slot
     if layer is not None:
@@ -46,12 +49,13 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
         layer = jnp.clip(jnp.where(layer < 0, layer + shape[0], layer), 0, shape[0] - 1)
     if block_table is not None:
         block_table = jnp.clip(block_table, 0, shape[-4] - 1)
-    chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table)
+    chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table, softcap)
     attend = dispatch.function("decode_attention", chosen)
-    return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale)
+    capped = {} if softcap is None else {"softcap": softcap}  # a kernel that knows of none need not take it
+    return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale, **capped)
 
 
-def why_not(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
+def why_not(q_BTHC, cache_k, cache_v, block_table=None, softcap=None) -> str | None:
     """Why the native kernel cannot serve this call, or None."""
     if jax.default_backend() != "cpu":
         return f"the native kernel runs on the CPU, not on {jax.default_backend()}"
@@ -70,7 +74,7 @@ def why_not_here() -> str | None:
 # ---------------------------------------------------------------- reference
 
 
-def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None, softcap=None):
     """All slots are read, and dequantized first. Softmax in float32."""
     B, T, H, C = q_BTHC.shape
     if isinstance(cache_k, QuantizedKV) and cache_k.format == "int4_rotated":
@@ -84,6 +88,8 @@ def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, bl
     q_NMC = q_BTHC.reshape(B, T, G, R, C).transpose(0, 2, 3, 1, 4).reshape(B * G, R * T, C)
     scores_NMS = jnp.einsum("nmc,nsc->nms", q_NMC, k_BGSC.reshape(B * G, S, C), preferred_element_type=jnp.float32)
     scores_NMS = scores_NMS * jnp.float32(C**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores_NMS = softcap * jnp.tanh(scores_NMS / softcap)
     position_BT = length_B[:, None] - T + jnp.arange(T)[None, :]
     slot_S = jnp.arange(S)[None, None, :]
     seen_BTS = slot_S <= position_BT[:, :, None]
@@ -99,7 +105,7 @@ def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, bl
 # ---------------------------------------------------------------- native
 
 
-def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None):
+def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_table=None, scale=None, softcap=None):
     B, C = q_BTHC.shape[0], q_BTHC.shape[-1]
     (k, k_scales), (v, v_scales) = (leaves(cache, layer) for cache in (cache_k, cache_v))
     table = jnp.zeros((B, 0), jnp.int32) if block_table is None else jnp.asarray(block_table, jnp.int32)
@@ -108,6 +114,7 @@ def native(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block
         *(k, k_scales, v, v_scales, length_B.astype(jnp.int32), jnp.asarray(0 if layer is None else layer, jnp.int32), table),
         window=window or 0,
         scale=float(C**-0.5 if scale is None else scale),
+        softcap=float(softcap or 0),
         rotated=isinstance(cache_k, QuantizedKV) and cache_k.format == "int4_rotated",
     )
     return out_BTHC.astype(q_BTHC.dtype)
@@ -120,7 +127,7 @@ def leaves(cache, layer):
     return data, scales
 
 
-def _call(q_BTHC, *operands, window: int, scale: float, rotated: bool):
+def _call(q_BTHC, *operands, window: int, scale: float, softcap: float, rotated: bool):
     target = register("attention", "pikojax_decode_attention")
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(q_BTHC.shape, jnp.float32), vmap_method="sequential")
-    return call(q_BTHC, *operands, window=np.int64(window), scale=np.float32(scale), rotated=rotated)
+    return call(q_BTHC, *operands, window=np.int64(window), scale=np.float32(scale), softcap=np.float32(softcap), rotated=rotated)

@@ -6,7 +6,7 @@ One program takes all query rows and heads of one kv head, and a share of the fi
 of the card idle; the shares' (o, m, l) are put together afterwards. Slots in int8 and int4 are widened in registers. Values j and
 j + 16 of 32 share a byte, so queries are laid out likewise before, and the outputs put back in order after.
 
-Leaves out: heads whose width is no power of two and caches of fewer than 16 slots (`why_not`; the reference takes them), gradients.
+Leaves out: heads whose width is no power of two and caches of fewer than 16 slots and capped scores (`why_not_run`; the reference takes them), gradients.
 How a sequence is shared out depends on its length, T and the window, so results do too, in their last bits.
 """
 
@@ -35,7 +35,9 @@ def run(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, block_ta
     return attend(q_BTHC, cache_k, cache_v, length_B, layer, block_table)
 
 
-def why_not_run(q_BTHC, cache_k, cache_v, block_table=None) -> str | None:
+def why_not_run(q_BTHC, cache_k, cache_v, block_table=None, softcap=None) -> str | None:
+    if softcap is not None:
+        return "the Triton kernel caps no scores, as Gemma 2 does"
     here, (T, _, C) = dispatch.card(), q_BTHC.shape[1:]
     for cache in (cache_k, cache_v):
         quantized = isinstance(cache, QuantizedKV)

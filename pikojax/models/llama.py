@@ -15,7 +15,6 @@ import numpy as np
 from flax import nnx
 
 from pikojax.kernels import attention
-from pikojax.kernels.kv_formats import one_layer
 from pikojax.llama_config import LlamaConfig
 from pikojax.models import cache as kv
 from pikojax.models import layers
@@ -71,14 +70,12 @@ class Block(nnx.Module):
         if cache is not None:
             cache = kv.write(cache, layer, k_BTGC, v_BTGC)
             length_B = cache.length_B + T
-        if cfg.attention_softcap is not None:
-            keys, values = (k_BTGC, v_BTGC) if cache is None else (cache.k_LBGSC, cache.v_LBGSC)
-            where = (None, None) if cache is None else (layer, cache.table_BN)
-            y_BTHC = softcapped(cfg, q_BTHC, keys, values, where, positions_BT, window, segments_BT)
-        elif cache is None:
-            y_BTHC = attention.causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT, window)
+        if cache is not None:
+            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window, cache.table_BN, cfg.attention_softcap)
+        elif cfg.attention_softcap is not None:
+            y_BTHC = softcapped(cfg, q_BTHC, k_BTGC, v_BTGC, positions_BT, window, segments_BT)
         else:
-            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window, cache.table_BN)
+            y_BTHC = attention.causal_attention(q_BTHC, k_BTGC, v_BTGC, segments_BT, window)
         return self.out(y_BTHC.reshape(B, T, -1)), cache
 
     def mlp(self, cfg: LlamaConfig, x_BTD):
@@ -107,12 +104,9 @@ def window_of(cfg: LlamaConfig, local):
     return jnp.where(local, cfg.window, 2**30) if isinstance(local, jax.Array) else cfg.window if local else None
 
 
-def softcapped(cfg: LlamaConfig, q_BTHC, keys, values, where, positions_BT, window, segments_BT):
-    """Gemma 2's attention, by its reference alone; with a layer, over a cache's stacks. `where`: (layer, block table)."""
-    if where[0] is None:
-        k_BGSC, v_BGSC = keys.swapaxes(1, 2), values.swapaxes(1, 2)
-    else:
-        k_BGSC, v_BGSC = (one_layer(cache, where[0], cfg.d_head, where[1]).astype(q_BTHC.dtype) for cache in (keys, values))
+def softcapped(cfg: LlamaConfig, q_BTHC, k_BTGC, v_BTGC, positions_BT, window, segments_BT):
+    """Gemma 2's attention over a sequence, by its reference alone."""
+    k_BGSC, v_BGSC = k_BTGC.swapaxes(1, 2), v_BTGC.swapaxes(1, 2)
     back_BTS = positions_BT[:, :, None] - jnp.arange(k_BGSC.shape[2])[None, None, :]
     mask_BTS = back_BTS >= 0
     if window is not None:

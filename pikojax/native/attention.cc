@@ -46,7 +46,7 @@ ffi::Error open_store(ffi::AnyBuffer data, ffi::AnyBuffer scales, int64_t layer,
 
 ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyBuffer k, ffi::AnyBuffer k_scales, ffi::AnyBuffer v,
                             ffi::AnyBuffer v_scales, ffi::Buffer<ffi::S32> lengths, ffi::BufferR0<ffi::S32> layer,
-                            ffi::Buffer<ffi::S32> table, ffi::ResultBuffer<ffi::F32> out, int64_t window, float scale, bool rotated) {
+                            ffi::Buffer<ffi::S32> table, ffi::ResultBuffer<ffi::F32> out, int64_t window, float scale, float softcap, bool rotated) {
   const auto q_dims = q.dimensions(), k_dims = k.dimensions(), v_dims = v.dimensions(), table_dims = table.dimensions();
   if (q_dims.size() != 4 || k_dims.size() != 5 || v_dims.size() != 5 || table_dims.size() != 2) return wrong("a wrong number of axes");
   for (int axis = 0; axis < 4; ++axis) {
@@ -62,7 +62,7 @@ ffi::Error decode_attention(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::
   p.block = k_dims[3], p.pool = k_dims[1], p.n_blocks = table_dims[1];
   if (p.n_blocks > 0 ? table_dims[0] != p.B : k_dims[1] != p.B) return wrong("the batch of cache or block table is not the queries'");
   p.S = p.n_blocks > 0 ? p.n_blocks * p.block : p.block;
-  p.window = window, p.scale = scale, p.rotated = rotated;
+  p.window = window, p.scale = scale, p.softcap = softcap, p.rotated = rotated;
   p.q = q.typed_data(), p.lengths = lengths.typed_data(), p.out = out->typed_data();
   p.table = p.n_blocks > 0 ? table.typed_data() : nullptr;
   // Never beyond the stack; negative layers, which count from the end, decode_attention.py has turned into others.
@@ -139,4 +139,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(pikojax_decode_attention, decode_attention,
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Attr<int64_t>("window")
                                   .Attr<float>("scale")
+                                  .Attr<float>("softcap")
                                   .Attr<bool>("rotated"));

@@ -20,6 +20,7 @@
 
 namespace attention {
 
+constexpr float kLog2OfE = 1.44269504f;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 typedef float Four __attribute__((vector_size(16)));
@@ -92,7 +93,7 @@ inline void gather_queries(const Problem& p, int64_t b, int64_t g, float* out) {
     std::memcpy(out, p.q + p.row_at(b, g, m), p.C * sizeof(float));
     std::fill(out + p.C, out + padded, 0.0f);
     if (p.rotated) rotate(out, p.C);
-    for (int64_t c = 0; c < p.C; ++c) out[c] *= p.scale * 1.44269504f;
+    for (int64_t c = 0; c < p.C; ++c) out[c] *= p.scale * kLog2OfE;
   }
 }
 
@@ -149,6 +150,7 @@ class Attend {
     bool sees_all[N];
     tiles.template scores<N>(m, scores);
     for (int r = 0; r < N; ++r) {
+      if (p_.softcap > 0) cap(scores[r]);
       sees_all[r] = hide_unseen(m + r, slot, scores[r]);
       most[r] = load(scores[r]);
       for (int s = kLanes; s < kTile; s += kLanes) most[r] = larger(load(scores[r] + s), most[r]);
@@ -176,6 +178,11 @@ class Attend {
       store(sums, multiply_add(totals[r], all_lanes(share[r]), load(sums) * all_lanes(fade[r])));
     }
     tiles.template weigh<N>(m, scores, fade, share, sees_all);
+  }
+
+  void cap(float* scores) const {
+    const float most = p_.softcap * kLog2OfE;
+    for (int s = 0; s < kTile; s += kLanes) store(scores + s, tanh_of(load(scores + s) * all_lanes(1.0f / most)) * all_lanes(most));
   }
 
   // → whether there was nothing to hide

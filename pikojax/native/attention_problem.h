@@ -31,6 +31,7 @@ struct Problem {
   int64_t first, all;  // of `all` tokens these are the T from `first` on
   int64_t window;  // 0: none
   float scale;
+  float softcap;  // 0: none
   bool rotated;  // the keys are rotated: rotate the queries too
   const float* q;
   const int32_t* lengths;

@@ -1,5 +1,6 @@
 // 2^x for x ≤ 0, which is all that softmax needs: 2^n · 2^f, n = round(x), f = x − n in [−½, ½], 2^f by a polynomial of degree 6.
 //   exactly 1 at 0, exactly 0 from −127 down (and so for minus infinity); what is no number stays so. Error 2e-9, then rounding.
+// And tanh x = sign x · (1 − e) / (1 + e), e = e^(−2 |x|), to an absolute 2e-7.
 // Leaves out: x above 0; results below 2^-126, which become zero.
 #pragma once
 #include "simd.h"
@@ -16,4 +17,9 @@ inline Floats exp2_of_negative(Floats x) {
   y = multiply_add(y, f, all_lanes(0.6931471824645996f));
   y = multiply_add(y, f, all_lanes(1.0f));
   return y * (Floats)((Ints)shifted << 23);  // the low bits of `shifted` are n + 127; n = −127 makes a factor of zero
+}
+
+inline Floats tanh_of(Floats x) {
+  const Floats e = exp2_of_negative(larger(x, -x) * all_lanes(-2.88539008f)), size = (all_lanes(1.0f) - e) / (all_lanes(1.0f) + e);
+  return choose(x < Floats{}, -size, size);
 }

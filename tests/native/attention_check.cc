@@ -49,6 +49,7 @@ double exact(const Problem& p, int64_t b, int64_t t, int64_t h, int64_t c) {
       widen(p.k, place(p, b, g, s), p.C, row.data());
       double score = 0;
       for (int64_t i = 0; i < p.C; ++i) score += double(q[i]) * row[i] * p.scale;
+      if (p.softcap > 0) score = p.softcap * std::tanh(score / p.softcap);
       if (pass == 0) {
         top = std::max(top, score);
       } else {
@@ -92,6 +93,7 @@ double run(const Case& a) {
   }
   Exact<float> q(B * a.T * a.H * a.C), out(B * a.T * a.H * a.C), again(B * a.T * a.H * a.C);
   Exact<int32_t> lengths(B), table(B * n_blocks);
+  p.softcap = a.window ? 3 : 0;
   for (int64_t i = 0; i < B * a.T * a.H * a.C; ++i) q.get()[i] = normal(rng);
   lengths.get()[0] = int32_t(p.S), lengths.get()[1] = int32_t(a.S / 2), lengths.get()[2] = 0;
   for (int64_t i = 0; i < B * n_blocks; ++i) table.get()[i] = int32_t((i * 7 + 1) % pool);
