@@ -115,6 +115,29 @@ def test_scores_are_held_below_a_cap(path, name, how):
     assert nmse(got, exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B, 100, softcap=2.0)) < (LIMIT[name] if how == "native" else 1e-10)
 
 
+@needs_native
+@pytest.mark.parametrize("name", [name for name in FORMATS if "int" in name])
+def test_the_greatest_products_do_not_overflow(path, name):
+    """Every code is its format's greatest or least, all of a slot alike, and queries and weights are as even as they can be."""
+    rng = np.random.default_rng(0)
+    q_BTHC = np.full((1, 2, 4, 64), 0.02, np.float32) * rng.choice([-1, 1], (1, 2, 4, 1))
+    pair = [np.broadcast_to(rng.choice([-1, 1], (1, 1, 200, 1)), (1, 1, 200, 64)).astype(np.float32) for _ in range(2)]
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    length_B = np.asarray([200], np.int32)
+    want = exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B)
+    assert nmse(jitted(attention.native)(q_BTHC.astype(np.float32), keys, values, length_B), want) < LIMIT[name]
+
+
+@needs_native
+@pytest.mark.parametrize("of_keys, of_values", [("float32", "int8"), ("int4_rotated", "bfloat16"), ("int8", "int4"), ("int8_g32", "int8")])
+def test_keys_and_values_may_differ_in_format(path, of_keys, of_values):
+    q_BTHC, *pair = draw(2, 3, 4, 2, 64, 150)
+    keys, values = (stored(x, format) for x, format in zip(pair, (of_keys, of_values), strict=True))
+    length_B = np.asarray([150, 71], np.int32)
+    want = exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B)
+    assert nmse(jitted(attention.native)(q_BTHC, keys, values, length_B), want) < LIMIT["int8"]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_reference_is_the_definition(name):
     q_BTHC, *pair = draw(3, 4, 6, 2, 80, 50)

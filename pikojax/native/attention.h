@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "attention_float.h"
+#include "attention_float_rows.h"
+#include "attention_bytes.h"
 #include "attention_int8.h"
 #include "attention_problem.h"
 #include "stretches.h"
@@ -33,6 +35,11 @@ inline Four greatest_of_four(const Floats (&v)[4]) {
   const __m512 all = _mm512_max_ps((__m512)_mm512_unpacklo_pd(ab, cd), (__m512)_mm512_unpackhi_pd(ab, cd));
   const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
   return (Four)_mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#elif PIKOJAX_LANES == 8
+  const auto both = [](__m256 a, __m256 b) { return _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)); };
+  const __m256d ab = (__m256d)both((__m256)v[0], (__m256)v[1]), cd = (__m256d)both((__m256)v[2], (__m256)v[3]);
+  const __m256 all = _mm256_max_ps((__m256)_mm256_unpacklo_pd(ab, cd), (__m256)_mm256_unpackhi_pd(ab, cd));
+  return (Four)_mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
 #else
   return Four{largest_lane(v[0]), largest_lane(v[1]), largest_lane(v[2]), largest_lane(v[3])};
 #endif
@@ -272,11 +279,15 @@ void attend_with(const Problem& whole, int threads, const Parallel& parallel) {
 // Throws std::bad_alloc, and nothing else.
 template <typename Parallel>
 void attend(const Problem& p, int threads, const Parallel& parallel) {
+  [[maybe_unused]] const auto bytes = [](const Store& store) { return store.kind == Kind::int8 || store.kind == Kind::int4; };
+#if PIKOJAX_LANES == 8
+  return bytes(p.k) && bytes(p.v) ? attend_with<ByteTiles>(p, threads, parallel) : attend_with<FloatRows>(p, threads, parallel);
+#else
 #if defined(PIKOJAX_ATTENTION_INT8)
-  const auto bytes = [](const Store& store) { return store.kind == Kind::int8 || store.kind == Kind::int4; };
   if (bytes(p.k) && bytes(p.v)) return attend_with<Int8Tiles>(p, threads, parallel);
 #endif
   attend_with<FloatTiles>(p, threads, parallel);
+#endif
 }
 
 }  // namespace attention

@@ -71,6 +71,7 @@ struct Tile {
   int64_t first;
   int64_t at[kTile];  // their places
   bool in_order;      // at[i] = at[0] + i
+  int64_t ahead = 0, n_ahead = 0;  // where the next tile begins, and how many of its slots follow each other there
 
   Tile(const Problem& p, int64_t b, int64_t g, int64_t first, Range seen) : first(first) {
     in_order = p.table == nullptr && seen.first <= first && first + kTile <= seen.end;
@@ -81,6 +82,42 @@ struct Tile {
       for (int i = 0; i < kTile; ++i) at[i] = place(p, b, g, std::clamp(first + i, seen.first, seen.end - 1));
       in_order = true;
       for (int i = 1; i < kTile; ++i) in_order &= at[i] == at[0] + i;
+    }
+    const int64_t next = first + kTile;
+    if (next >= seen.end) return;
+    ahead = place(p, b, g, next);
+    n_ahead = std::min<int64_t>({kTile, seen.end - next, p.block - next % p.block});
+  }
+};
+
+// Where each slot's row stands in the cache.
+inline void find_rows(const Store& store, const Tile& tile, const uint8_t** rows) {
+  rows[0] = store.data + tile.at[0] * store.row_bytes;
+  if (tile.in_order) {
+    for (int s = 1; s < kTile; ++s) rows[s] = rows[0] + s * store.row_bytes;
+  } else {
+    for (int s = 1; s < kTile; ++s) rows[s] = store.data + tile.at[s] * store.row_bytes;
+  }
+}
+
+// The rows of the next tile, asked for an eighth at a time while this one is worked on, so that the memory is never idle: the processor's own
+// foresight ends with a page. Once they are all asked for there is nothing more to do.
+struct Ahead {
+  const uint8_t *at[2] = {}, *end[2] = {};
+  int64_t step[2] = {};
+
+  Ahead() = default;
+  Ahead(const Problem& p, const Tile& tile) {
+    for (int i = 0; i < 2; ++i) {
+      const Store& store = i == 0 ? p.k : p.v;
+      at[i] = store.data + tile.ahead * store.row_bytes, end[i] = at[i] + tile.n_ahead * store.row_bytes, step[i] = kTile / 8 * store.row_bytes;
+    }
+  }
+
+  void fetch() {
+    for (int i = 0; i < 2; ++i) {
+      const uint8_t* stop = std::min(at[i] + step[i], end[i]);
+      for (; at[i] < stop; at[i] += 64) __builtin_prefetch(at[i]);
     }
   }
 };
