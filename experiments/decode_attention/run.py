@@ -1,7 +1,7 @@
 """How fast a cache is attended to, by format, beside XLA's float32 attention and the memory's bandwidth: run.py [--seconds N] [--quick]
 
 One round of a shape times each side once, in turn, with a reading of the bandwidth before each; the sides' medians are over the
-rounds. With --seconds no shape is begun after so long: call again to go on.
+rounds. Each machine has rows of its own. With --seconds no shape is begun after so long: call again to go on.
 """
 
 import statistics
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from trials import Rows
+from trials import Rows, device
 
 from pikojax.kernels import measure_attention as m
 from pikojax.native.bandwidth import read_bandwidth_gb_per_s
@@ -55,7 +55,7 @@ def measure(rows: Rows, slots: int, n_rows: int, buffer_bytes: int, rounds: int)
 def main(quick: bool, limit_s: float) -> None:
     rows, began_s = Rows(HERE / "results.jsonl", quick), time.monotonic()
     for slots, n_rows in [(64, 2)] if quick else SHAPES:
-        if rows.has(slots=slots, rows=n_rows, side="XLA, head-major"):
+        if rows.has(slots=slots, rows=n_rows, side="XLA, head-major", device=device()):
             continue
         if time.monotonic() - began_s > limit_s:
             return
