@@ -52,7 +52,7 @@ def _hugging_face(args: argparse.Namespace, out: Path, type: str | None) -> dict
     tokenizer = None if args.without_tokenizer else loaded.tokenizer
     templates = None if args.without_tokenizer else loaded.chat_templates
     template = templates.sources.get("default") if templates else None
-    folder = hf_write.write(out, loaded.config, loaded.params, tokenizer, FOLDER_TYPES[type or "f32"], args.force, template)
+    folder = hf_write.write(out, loaded.config, loaded.params, tokenizer, FOLDER_TYPES[type or "f32"], args.force, template, () if tokenizer is None else loaded.eos_ids)
     return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), "tokenizer": tokenizer is not None}
 
 
@@ -62,11 +62,13 @@ def vocabulary(loaded) -> dict:
         return {key: value for key, value in loaded.metadata.items() if key.startswith("tokenizer.")}  # its strings as they are, UTF-8 or not
     if loaded.tokenizer is None:
         return {}
+    from pikojax.formats import ends
     from pikojax.text.gguf_vocab_save import metadata
 
     try:
         templates = loaded.chat_templates
         named = {} if templates is None else templates.sources
-        return metadata(loaded.tokenizer, loaded.config.vocab_size) | {"tokenizer.chat_template" + ("" if name == "default" else f".{name}"): text for name, text in named.items()}
+        made = metadata(loaded.tokenizer, loaded.config.vocab_size) | ends.in_gguf(loaded.eos_ids, loaded.tokenizer.eos_id)
+        return made | {"tokenizer.chat_template" + ("" if name == "default" else f".{name}"): text for name, text in named.items()}
     except UserError as error:
         raise UserError(f"{error} (--without-tokenizer)") from None

@@ -159,7 +159,8 @@ def _folder(args: argparse.Namespace, out: Path, loaded, params, planned, packer
     tokenizer = None if args.without_tokenizer else loaded.tokenizer
     templates = None if args.without_tokenizer else loaded.chat_templates
     template = templates.sources.get("default") if templates else None
-    size = quantized.write(out, loaded.config, params, planned, packer, tokenizer=tokenizer, template=template, framed=loaded.framed, force=args.force)
+    about = {"tokenizer": tokenizer, "template": template, "framed": loaded.framed, "eos_ids": () if tokenizer is None else loaded.eos_ids}
+    size = quantized.write(out, loaded.config, params, planned, packer, **about, force=args.force)
     packer.note_floats()
     return {"bytes": size, "tokenizer": tokenizer is not None}
 

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -32,8 +33,9 @@ CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "mistral": "M
 ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
-def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, force: bool = False, template: str | None = None) -> Path:
-    """`force` replaces a folder that is there already, if it holds a model or nothing."""
+def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, force: bool = False, template: str | None = None,
+          eos_ids: Sequence[int] = ()) -> Path:  # fmt: skip
+    """`force` replaces a folder that is there already, if it holds a model or nothing. `eos_ids`: what ends a text, where it is more than the tokenizer's own."""
     folder = user_path(folder, "folder")
     require(getattr(cfg, "name", None) in PREFIX, f"a model {getattr(cfg, 'name', cfg)!r} is not written as a Hugging Face folder; there are: {', '.join(PREFIX)}")
     require(cfg.vocab_size is not None, "model.vocab_size is not set; give as many as the model's embedding has rows")
@@ -44,7 +46,8 @@ def write(folder: str | Path, cfg, params, tokenizer=None, dtype=np.float32, for
         blank.tensors[name] = (blank.tensors[name] - np.float32(1)).astype(dtype)
     with made_whole(folder, force, CONFIG) as beside:
         ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_id", None) for role in ("bos", "eos", "pad")}
-        _fill(beside, raw | ids | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
+        ends = {"eos_token_id": eos_ids[0] if len(eos_ids) == 1 else list(eos_ids) or ids["eos_token_id"]}
+        _fill(beside, raw | ids | ends | {"dtype": np.dtype(dtype).name}, blank.tensors, tokenizer, template)
     return folder
 
 
@@ -209,7 +212,8 @@ def _fill(folder: Path, raw: dict, tensors: dict, tokenizer, template: str | Non
     os.chmod(folder / ALONE, 0o644)
     if tokenizer is not None:
         tokenizer.save(folder / TOKENIZER)
-        named = {f"{role}_token": tokenizer.id_to_token(raw[f"{role}_token_id"]) for role in ("bos", "eos", "pad") if raw[f"{role}_token_id"] is not None}
+        own = {role: getattr(tokenizer, f"{role}_id") for role in ("bos", "eos", "pad")}
+        named = {f"{role}_token": tokenizer.id_to_token(id) for role, id in own.items() if id is not None}
         (folder / TOKENIZER_CONFIG).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}) + "\n", encoding="utf-8")
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require, user_path
-from pikojax.formats import checkpoints, gguf, gguf_model, hub, huggingface, llama2c, quantized, run
+from pikojax.formats import checkpoints, ends, gguf, gguf_model, hub, huggingface, llama2c, quantized, run
 from pikojax.formats.mapped import Stack
 from pikojax.kernels import prepare
 from pikojax.models import catalog
@@ -45,6 +45,7 @@ class Loaded:
     framed: bool = True  # prompts begin as the tokenizer begins a text; what was trained here saw texts without that
     _tokenizer: Callable[[], Tokenizer | None] = field(default=lambda: None, repr=False)
     _templates: Callable[[], chat.Templates | None] = field(default=lambda: None, repr=False)
+    _ends: Callable[[], tuple[int, ...]] = field(default=lambda: (), repr=False)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | None:
@@ -53,6 +54,11 @@ class Loaded:
     @functools.cached_property
     def chat_templates(self) -> chat.Templates | None:
         return self._templates()
+
+    @functools.cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text or an answer."""
+        return ends.joined(self._ends(), self.tokenizer, self.config.vocab_size)
 
     def must_foretell(self) -> None:
         heads = self.config.name == "heads"
@@ -123,15 +129,16 @@ def _hugging_face(path: Path, dtype, place) -> Loaded:
         return files.load(path) if there else None
 
     templates = lambda: chat.find_templates(path)
-    return Loaded(path, "huggingface", catalog[config.name], config, params, _tokenizer=tokenizer, _templates=templates)
+    written = functools.partial(ends.of_folder, path)
+    return Loaded(path, "huggingface", catalog[config.name], config, params, _tokenizer=tokenizer, _templates=templates, _ends=written)
 
 
 def _quantized(path: Path, dtype, place) -> Loaded:
-    config, params, framed = quantized.read(path, dtype)
+    config, params, framed, eos_ids = quantized.read(path, dtype)
     params = params if place is None else place(params)
     tokenizer = lambda: files.load(path) if (path / quantized.TOKENIZER).is_file() else None
     templates = lambda: chat.find_templates(path)
-    return Loaded(path, "quantized", catalog[config.name], config, params, framed=framed, _tokenizer=tokenizer, _templates=templates)
+    return Loaded(path, "quantized", catalog[config.name], config, params, framed=framed, _tokenizer=tokenizer, _templates=templates, _ends=lambda: eos_ids)
 
 
 def _gguf(path: Path, dtype, place) -> Loaded:
@@ -143,7 +150,8 @@ def _gguf(path: Path, dtype, place) -> Loaded:
         return None if tree is None else Tokenizer.from_tree(tree)
 
     templates = lambda: gguf_vocab.templates(opened.metadata, str(path))
-    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, _tokenizer=tokenizer, _templates=templates)
+    written = functools.partial(ends.of_gguf, opened.metadata)
+    return Loaded(path, "gguf", catalog[config.name], config, params, opened.metadata, _tokenizer=tokenizer, _templates=templates, _ends=written)
 
 
 def _llama2c(path: Path, _, place) -> Loaded:

@@ -1,6 +1,6 @@
 """Quantized models of any architecture as a folder of our own: what GGUF cannot say stays packed here.
 
-    quantized.json       {"version": 1, "model": {its config block}, "packed": {"blocks/0/q/kernel": "int4_g32", …}, "framed": true}
+    quantized.json       {"version": 1, "model": {its config block}, "packed": {"blocks/0/q/kernel": "int4_g32", …}, "framed": true, "eos_ids": [2]}
     model.safetensors    blocks/0/q/kernel.data, .scales, .mins of what is packed; norm/scale and the like as they are
     tokenizer.json, chat_template.jinja
 
@@ -12,7 +12,7 @@ Leaves out: shards, optimizer state.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -42,7 +42,7 @@ def looks_like(path: Path) -> bool:
 
 
 def write(folder: str | Path, cfg, params: Mapping, planned: Mapping[str, Planned], pack: Callable[[str], QTensor], *, tokenizer=None,
-          template: str | None = None, framed: bool = True, force: bool = False) -> int:  # fmt: skip
+          template: str | None = None, framed: bool = True, eos_ids: Sequence[int] = (), force: bool = False) -> int:  # fmt: skip
     """The bytes written. `params` have their blocks as a tuple of layers; `pack` is asked for each packed matrix in the order of the tree."""
     folder = user_path(folder, "folder")
     tensors, packed = [], {}
@@ -53,7 +53,7 @@ def write(folder: str | Path, cfg, params: Mapping, planned: Mapping[str, Planne
             tensors += _packed(path, leaf, planned[path], pack)
         else:
             tensors.append(_float(path, leaf, format))
-    about = {"version": VERSION, "model": dataclasses.asdict(cfg), "packed": packed, "framed": framed}
+    about = {"version": VERSION, "model": dataclasses.asdict(cfg), "packed": packed, "framed": framed, "eos_ids": list(eos_ids)}
     with made_whole(folder, force, MARKER) as beside:
         (beside / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         safetensors_file.write(beside / ALONE, tensors, {"format": "pikojax"})
@@ -95,7 +95,7 @@ def _abstract(shape: tuple[int, ...], format: str) -> QTensor:
 
 
 def read(folder: Path, dtype=np.float32):
-    """(config, params, framed), blocks as a tuple of layers. `dtype` is that of what is not packed; None keeps the file's."""
+    """(config, params, framed, eos_ids), blocks as a tuple of layers. `dtype` is that of what is not packed; None keeps the file's."""
     about, opened = read_json(folder / MARKER), safetensors_file.read(folder / ALONE)
     require(about.get("version") == VERSION, f"{folder / MARKER} is of version {str(about.get('version'))[:20]}, read here is {VERSION}; quantize the model anew")
     values, packed = about.get("model"), about.get("packed")
@@ -103,6 +103,9 @@ def read(folder: Path, dtype=np.float32):
     require(good, f"{folder / MARKER} has no model and packed; quantize the model anew")
     wrong = next((path for path, format in packed.items() if format not in FORMATS), None)
     require(wrong is None, f"{folder / MARKER} has {str(wrong)[:60]} in the format {str(packed.get(wrong))[:20]}, which is not known here; quantize the model anew")
+    eos_ids = about.get("eos_ids", [])
+    good = isinstance(eos_ids, list) and all(type(id) is int for id in eos_ids)
+    require(good, f"{folder / MARKER} has eos_ids = {str(eos_ids)[:40]!r}, no list of whole numbers; quantize the model anew")
     model = catalog[values["name"]]
     cfg = _config(model.config_class, values, folder / MARKER)
     left = set(opened.tensors)
@@ -127,7 +130,7 @@ def read(folder: Path, dtype=np.float32):
 
     params = jax.tree_util.tree_map_with_path(one, _shapes(model, cfg))
     require(not left, f"{folder} has the tensor {sorted(left)[0] if left else ''}, which its config does not use; quantize the model anew")
-    return cfg, params, bool(about.get("framed", True))
+    return cfg, params, bool(about.get("framed", True)), tuple(eos_ids)
 
 
 def _config(block: type, values: Mapping, file: Path):

@@ -129,7 +129,7 @@ class Engine:
     @classmethod
     def of(cls, loaded, config: EngineConfig = EngineConfig()) -> "Engine":
         loaded.must_foretell()
-        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed, home=loaded.path)
+        return cls(loaded.model, loaded.config, loaded.params, loaded.tokenizer, config, framed=loaded.framed, eos_ids=loaded.eos_ids, home=loaded.path)
 
     # ------------------------------------------------------------ asking
 
