@@ -74,6 +74,8 @@ class Handle:
             if self._request.stopped is not None:
                 break
             self._engine._step_for(self._request)
+            if not self._request.pieces and self._request.stopped is None:
+                yield Piece("", [])  # so that whoever reads may cancel while a long prompt is read
         if self._request.error is not None:
             raise self._request.error
 
