@@ -13,6 +13,7 @@ from pikojax.config import UserError
 from pikojax.infer import measure_decode as m
 from pikojax.infer.engine import Engine, EngineConfig
 from pikojax.models import catalog
+from pikojax.text.char import CharTokenizer
 
 CONTEXT = 64
 
@@ -97,12 +98,40 @@ def test_the_peers_script_needs_nothing_of_this_project():
         (["speculative", "model", "--speculative", "lookup"], "needs --prompt"),
         (["decode", "model", "--against", "llama.cpp", "--speculative", "lookup"], "leave --speculative out"),
         (["decode", "model", "--passes", "0"], "passes = 0"),
+        (["decode", "model", "--passes", "0", "--against", "llama.cpp", "--peer-python", sys.executable], "passes = 0"),
+        (["decode", "model", "--peer-python", sys.executable], "--peer-python is for a peer"),
+        (["decode", "model", "--prompt", "a"], "bench decode takes no --prompt; it takes --prompt-tokens, --tokens,"),
+        (["speculative", "model", "--speculative", "lookup", "--prompt", "a", "--against", "llama.cpp"], "takes no --against"),
+        (["attention", "--kv-heads", "8", "--format", "q4_0"], "bench attention takes no --format"),
+        (["matmul", "--steps", "8"], "bench matmul takes no --steps"),
     ],
 )
 def test_mistakes_are_one_line(words, said, capsys):
     assert main(["bench", *words]) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
+
+
+def test_what_is_said_reaches_the_measure_and_the_rest_is_the_verbs_own(monkeypatch):
+    asked = {}
+    told = dict.fromkeys("decode_tokens_per_s prefill_tokens_per_s first_token_s peak_rss_bytes".split(), 1.0) | {"of_bandwidth": None}
+    monkeypatch.setattr(m, "measure", lambda path, *rest: asked.update(rest=rest) or told)
+    for words, wanted in ((["decode"], (512, 64)), (["prefill"], (512, 2)), (["decode", "--tokens", "0", "--prompt-tokens", "0"], (0, 0))):
+        assert main(["bench", words[0], "model", *words[1:]]) == 0
+        assert (*asked["rest"][:2], *asked["rest"][3:]) == (*wanted, 3, "off")
+
+
+def test_bench_speculative_tells_the_pair(monkeypatch, capsys):
+    cfg = tiny.config(dict(context=CONTEXT, tie=False)).model
+    tokenizer = CharTokenizer("abcdefghijklm")
+    engine = lambda path: Engine(catalog["gpt"], cfg, catalog["gpt"].init(cfg, jax.random.key(0)), tokenizer, EngineConfig(slots=1, remember=False))
+    monkeypatch.setattr(m, "open_engine", engine)
+    assert main(["bench", "speculative", "model", "--prompt", "abcabcab", "--speculative", "lookup", "--tokens", "12", "--passes", "1", "--json"]) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["same_text"] and told["tokens"] == 12 and told["accepted_per_round"] >= 1 and told["speculative"] == "lookup"
+    assert told["speedup"] == pytest.approx(told["decode_tokens_per_s"] / told["plain_tokens_per_s"])
+    assert "the same text" in said.err and f"{told['speedup']:.2f}×" in said.err
 
 
 @pytest.mark.exhaustive

@@ -25,28 +25,33 @@ HELP = "measure speed: pikojax bench train CONFIG, matmul, attention; decode, pr
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=tuple(WHATS), help="what to measure")
     parser.add_argument("items", nargs="*", metavar="MODEL, CONFIG or key=value", help="train: as `pikojax train`; lightllm if left out")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="train: steps to time (8)")
-    parser.add_argument("--format", default="q4_0", help="matmul: how the weights are stored (q4_0)")
-    parser.add_argument("--rows", type=int, default=1, metavar="M", help="matmul, attention: rows of x, or new tokens (1)")
-    parser.add_argument("--k", type=int, default=4096, metavar="K", help="matmul: inputs (4096)")
-    parser.add_argument("--n", type=int, default=4096, metavar="N", help="matmul: outputs (4096)")
-    parser.add_argument("--cache", default="int8", help="attention: how slots are stored (int8)")
-    parser.add_argument("--slots", type=int, default=4096, metavar="S", help="attention: slots filled (4096)")
-    parser.add_argument("--heads", type=int, default=32, metavar="H", help="attention: query heads (32)")
-    parser.add_argument("--kv-heads", type=int, default=8, metavar="G", help="attention: heads of keys and values (8)")
-    parser.add_argument("--width", type=int, default=64, metavar="C", help="attention: of a head (64)")
-    parser.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="decode, prefill: random tokens to read first (512)")
+    parser.add_argument("--steps", type=int, metavar="N", help="train: steps to time (8)")
+    parser.add_argument("--format", help="matmul: how the weights are stored (q4_0)")
+    parser.add_argument("--rows", type=int, metavar="M", help="matmul, attention: rows of x, or new tokens (1)")
+    parser.add_argument("--k", type=int, metavar="K", help="matmul: inputs (4096)")
+    parser.add_argument("--n", type=int, metavar="N", help="matmul: outputs (4096)")
+    parser.add_argument("--cache", help="attention: how slots are stored (int8)")
+    parser.add_argument("--slots", type=int, metavar="S", help="attention: slots filled (4096)")
+    parser.add_argument("--heads", type=int, metavar="H", help="attention: query heads (32)")
+    parser.add_argument("--kv-heads", type=int, metavar="G", help="attention: heads of keys and values (8)")
+    parser.add_argument("--width", type=int, metavar="C", help="attention: of a head (64)")
+    parser.add_argument("--prompt-tokens", type=int, metavar="N", help="decode, prefill: random tokens to read first (512)")
     parser.add_argument("--tokens", type=int, metavar="N", help="decode, prefill, speculative: tokens to write (64; prefill 2)")
-    parser.add_argument("--passes", type=int, default=3, metavar="N", help="decode, prefill, speculative: passes to take the median of (3)")
+    parser.add_argument("--passes", type=int, metavar="N", help="decode, prefill, speculative: passes to take the median of (3)")
     parser.add_argument("--against", metavar="PEER", help="decode, prefill: llama.cpp or transformers, in turn with ours")
     parser.add_argument("--peer-python", metavar="PYTHON", help="an interpreter that has the peer")
-    parser.add_argument("--speculative", default="off", metavar="DRAFTER", help="off, lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL")
+    parser.add_argument("--speculative", metavar="DRAFTER", help="off, lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL")
     parser.add_argument("--prompt", metavar="TEXT", help="speculative: what to go on with")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="speculative: 0 takes the likeliest token (0)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="speculative: 0 takes the likeliest token (0)")
 
 
 def run(args: argparse.Namespace) -> dict:
-    return WHATS[args.what](args)
+    work, takes = WHATS[args.what]
+    flag = lambda name: f"--{name.replace('_', '-')}"
+    strange = [name for _, others in WHATS.values() for name in others if name not in takes and getattr(args, name) is not None]
+    require(not strange, f"bench {args.what} takes no {flag(strange[0]) if strange else ''}; it takes {', '.join(map(flag, takes))}")
+    given = {name: default if getattr(args, name) is None else getattr(args, name) for name, default in takes.items()}
+    return work(argparse.Namespace(**{**vars(args), **given}))
 
 
 def run_matmul(args: argparse.Namespace) -> dict:
@@ -76,11 +81,12 @@ def run_attention(args: argparse.Namespace) -> dict:
 
 
 def run_decode(args: argparse.Namespace) -> dict:
-    path, tokens = one_model(args), args.tokens or (2 if args.what == "prefill" else 64)
+    path, tokens = one_model(args), args.tokens
     from pikojax.infer import measure_decode
     from pikojax.native import cpu
 
     threads = args.threads or cpu.cores()
+    require(args.against is not None or args.peer_python is None, "--peer-python is for a peer; name it with --against, or leave it out")
     if args.against:
         require(args.speculative == "off", "--against compares plain decoding; leave --speculative out")
         result = measure_decode.compare(path, args.against, args.peer_python, args.prompt_tokens, tokens, threads, args.passes)
@@ -105,7 +111,7 @@ def run_speculative(args: argparse.Namespace) -> dict:
     require(bool(args.prompt), "bench speculative needs --prompt TEXT: random tokens have nothing to be guessed")
     from pikojax.infer.measure_decode import measure_speculative
 
-    result = measure_speculative(path, args.prompt, args.speculative, args.tokens or 64, args.passes, args.temperature)
+    result = measure_speculative(path, args.prompt, args.speculative, args.tokens, args.passes, args.temperature)
     print(
         f"{result['decode_tokens_per_s']:,.1f} tokens/s with {args.speculative}, {result['plain_tokens_per_s']:,.1f} without:"
         f" {result['speedup']:.2f}×, {result['accepted_per_round']:.2f} tokens a round,"
@@ -171,5 +177,13 @@ def bench_train(config, n_steps: int) -> dict:
     }
 
 
-WHATS = {"train": run_train, "matmul": run_matmul, "attention": run_attention, "decode": run_decode, "prefill": run_decode}
-WHATS |= {"speculative": run_speculative}
+SIZES = {"cache": "int8", "slots": 4096, "rows": 1, "heads": 32, "kv_heads": 8, "width": 64}
+REQUEST = {"prompt_tokens": 512, "tokens": 64, "passes": 3, "against": None, "peer_python": None, "speculative": "off"}
+WHATS = {  # what does it, the options that it takes and what they are where nothing is said
+    "train": (run_train, {"steps": 8}),
+    "matmul": (run_matmul, {"format": "q4_0", "rows": 1, "k": 4096, "n": 4096}),
+    "attention": (run_attention, SIZES),
+    "decode": (run_decode, REQUEST),
+    "prefill": (run_decode, {**REQUEST, "tokens": 2}),
+    "speculative": (run_speculative, {"tokens": 64, "passes": 3, "speculative": "off", "prompt": None, "temperature": 0.0}),
+}

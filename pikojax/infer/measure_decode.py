@@ -151,6 +151,7 @@ def turn(side: str, python: str | None, path, prompt_tokens: int, tokens: int, t
 def compare(path, peer: str, python: str | None, prompt_tokens: int, tokens: int, threads: int, rounds: int = PASSES) -> dict:
     """Ours and the peer in turn, `rounds` times each. → ours, the peer's under "against", and how many times the peer's rate ours is."""
     require(peer in PEERS, f"--against {peer}; choose from {', '.join(PEERS)}")
+    require(rounds >= 1, f"passes = {rounds}; give 1 or more")
     require(python is not None, f"--against {peer} needs --peer-python, an interpreter that has it")
     sides = {"pikojax": [], peer: []}
     for _ in range(rounds):
