@@ -240,11 +240,6 @@ def test_power_of_two(n, power):
     assert decode.power_of_two(n) == power
 
 
-def test_a_cache_is_never_larger_than_the_context_and_comes_in_few_sizes():
-    assert decode.cache_slots(100, 5) == decode.cache_slots(100, 5000) == 100
-    assert {decode.cache_slots(4096, n) for n in range(1, 1025)} == {256, 512, 1024}
-
-
 # ---------------------------------------------------------------- text
 
 

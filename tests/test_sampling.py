@@ -12,13 +12,24 @@ from hypothesis import strategies as st
 
 from pikojax.config import UserError
 from pikojax.infer import sampling
-from pikojax.infer.sampling import Seen, Settings, keep_mask, log_probs, make_seen, make_settings, set_row, stack_rows
+from pikojax.infer.sampling import Seen, Settings, keep_mask, log_probs, make_settings
 
 V = 11
 NAN, INF = float("nan"), float("inf")
 sample = jax.jit(sampling.sample)
 shape = jax.jit(sampling.shape)
 draw = jax.jit(sampling.draw)
+
+
+def make_seen(prompts, vocab_size):
+    """Of rows with these prompts, before anything is drawn."""
+    prompt_BV = np.asarray([np.isin(np.arange(vocab_size), ids) for ids in prompts])
+    return Seen(jnp.asarray(prompt_BV), jnp.zeros(prompt_BV.shape, jnp.int32))
+
+
+def stack_rows(rows):
+    """One `Settings` of several."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
 
 
 def numpy_keep(logits_V, temperature, top_k, top_p):
@@ -279,14 +290,6 @@ def test_penalties_count_the_prompt_where_they_should():
         drawn = drawn.add(jnp.asarray([5]), jnp.asarray([active]))
     assert log_weights(drawn, presence_penalty=1.0)[5] == base_V[5] - 1.0
     assert log_weights(drawn, frequency_penalty=1.0)[5] == base_V[5] - 2.0
-
-
-def test_a_row_takes_the_place_of_another():
-    rows = [make_settings(1, V, t, 2, 0.5, None, 0.1, 1.1, 0.2, 0.3) for t in (0.1, 0.2, 0.3)]
-    both = set_row(stack_rows(rows[:2]), jnp.int32(1), rows[2])
-    jax.tree.map(np.testing.assert_array_equal, both, stack_rows([rows[0], rows[2]]))
-    seen = set_row(make_seen([[1], [2]], V), 0, make_seen([[5]], V))
-    jax.tree.map(np.testing.assert_array_equal, seen, make_seen([[5], [2]], V))
 
 
 def test_log_probabilities_are_the_models_own():

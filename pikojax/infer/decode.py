@@ -43,7 +43,6 @@ from pikojax.models.layers import Model
 MIN_BLOCK = 16  # fewer tokens are padded to so many: shorter blocks would save little
 BLOCK = 256  # most tokens in one prefill block
 CHUNK = 64  # most tokens of a row in one decode call
-MIN_SLOTS = 256  # a smaller cache would save little
 MEMORY = 0.9  # how much of what was learnt about a drafter a round leaves,
 FORGETTING = 0.99  # and one that tested no guess: so a drafter that is off is tried again now and then
 
@@ -107,11 +106,6 @@ def power_of_two(n: int) -> int:
 def block_width(rest: int, block: int) -> int:
     """Of the next prefill block: room for `rest` tokens or a whole block of them."""
     return min(max(MIN_BLOCK, power_of_two(rest)), block)
-
-
-def cache_slots(context: int, n_tokens: int) -> int:
-    """Slots for n_tokens in all, rounded so that few sizes exist, and never above the context."""
-    return min(context, max(MIN_SLOTS, power_of_two(n_tokens)))
 
 
 # ---------------------------------------------------------------- prefill

@@ -88,12 +88,6 @@ class Pool:
             if node.users == 0:
                 self._idle[block] = None
 
-    def forget_all(self) -> None:
-        """What nobody uses is free, and nothing is known of it."""
-        while self._idle:
-            block, _ = self._idle.popitem(last=False)
-            self._forget(block)
-
     def _forget(self, block: int) -> None:
         del self._nodes[self._of_block.pop(block).key]
         self._free.append(block)

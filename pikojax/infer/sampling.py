@@ -20,7 +20,7 @@ probability (1 − d) / (1 + d) at least, d being the total variation between th
 Leaves out: beams, penalties that fade, windows of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -79,24 +79,6 @@ def make_settings(
     row = (temperature, top_k, top_p, n_tokens, min_p or 0.0, repetition_penalty, presence_penalty, frequency_penalty)
     kinds = (np.float32, np.int32, np.float32, np.int32, *[np.float32] * 4)
     return Settings(*(jnp.asarray(np.full(batch, value, kind)) for value, kind in zip(row, kinds, strict=True)))
-
-
-def make_seen(prompts: Sequence[Sequence[int]], vocab_size: int) -> Seen:
-    """Of rows with these prompts, before anything is drawn."""
-    prompt_BV = np.zeros((len(prompts), vocab_size), bool)
-    for row_V, ids in zip(prompt_BV, prompts, strict=True):
-        row_V[np.asarray(ids, np.int64)] = True
-    return Seen(jnp.asarray(prompt_BV), jnp.zeros(prompt_BV.shape, jnp.int32))
-
-
-def stack_rows(rows: Sequence):
-    """One `Settings` (or `Seen`) of several."""
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
-
-
-def set_row(rows, row, one):
-    """`rows` with `one`, of one row, in place of `row` (traced or not): a request takes a slot."""
-    return jax.tree.map(lambda all_B, part: all_B.at[row].set(part[0]), rows, one)
 
 
 def sample(logits_BV, key_B, settings: Settings, seen: Seen | None = None, bias_BV=None, allowed_BV=None) -> jax.Array:
