@@ -55,6 +55,12 @@ def test_many_more_mutants_load_or_are_one_line(kind, tmp_path):
     assert found["loaded"] + found["run"] > 0
 
 
+def test_a_damaged_tokenizer_beside_a_model_counts_as_refused(tmp_path):
+    seed = mutants.SEEDS["llama2.c tokenizer"](tmp_path)
+    seed.damaged.write_bytes(seed.content[:40])
+    assert mutants.outcome(seed, run=False) == "refused"
+
+
 # ---------------------------------------------------------------- mistakes by name
 
 
