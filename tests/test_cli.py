@@ -18,6 +18,7 @@ from pikojax.cli import main as command
 from pikojax.cli import quickstart, train
 from pikojax.cli.main import VERBS, main
 from pikojax.config import UserError, load_config, to_toml
+from pikojax.infer.request import Generation
 
 ROOT = Path(__file__).parent.parent
 TINY = """
@@ -176,6 +177,14 @@ def test_a_reader_that_goes_away_is_no_error():
     assert process.stderr.read() == "" and process.wait() == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("words", [["--version"], ["--help"]])
+def test_a_full_disk_is_one_line(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "pikojax", *words], stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and done.stderr == "pikojax: the output: No space left on device; make room, or write elsewhere\n"
+
+
 # ---------------------------------------------------------------- startup
 
 
@@ -327,6 +336,12 @@ def test_quickstart_is_as_long_as_the_time_allows():
     fitted = quickstart.fit_to_time(said, 0.1, 100, {"eval_interval", "interval"})
     assert (fitted.train.eval_interval, fitted.checkpoint.interval) == (7, 9), "what was asked for stays"
     assert quickstart.fit_to_time(config, step_s=0.001, budget_s=100).train.steps == 5000, "no longer than it was meant to be"
+
+
+def test_a_text_that_ends_at_once_has_no_speed():
+    ended = Generation("", [], "eos", 4, 0.1, None)
+    assert quickstart.speed_of(ended) == "no tokens to time"
+    assert quickstart.speed_of(ended._replace(tokens_per_s=1234.5, accepted_per_round=2.0)) == "1,234 tokens/s, 2.00 tokens a round"
 
 
 def test_quickstart_never_takes_a_folder_that_exists(here):

@@ -376,6 +376,25 @@ def test_generate_tells_mistakes_in_one_line(command):
         assert code == 2 and wanted in err and err.count("\n") == 1 and out == ""
 
 
+def test_generate_tells_mistakes_in_its_options_in_one_line(command, tmp_path):
+    deep, schema = tmp_path / "deep.json", tmp_path / "schema.json"
+    deep.write_text("[" * 100_000)
+    schema.write_text("{}")
+    for words, wanted in (
+        (["tokens", "--prompt-ids", "1 2", "--uncertainty"], "or leave out --uncertainty"),
+        (["run", "--prompt-ids", "9" * 5000], "give whole numbers"),
+        (["run", "--prompt-ids", "1 ٣"], "give whole numbers"),
+        (["run", "--prompt-ids", ""], "give whole numbers"),
+        (["run", "--prompt-ids", "1 999"], "token 999 is none of the model's"),
+        (["run", "a", "--json-schema", str(deep)], "nested too deep"),
+        (["run", "a", "--regex", "a+", "--choices", "a,b"], "got regex and choices"),
+        (["run", "a", "--json-schema", str(schema), "--choices", "a,b"], "got json_schema and choices"),
+        (["run", "a", "--logprobs", "2"], "give --json too"),
+    ):
+        code, out, err = command(*words)
+        assert code == 2 and wanted in err and err.count("\n") == 1 and out == "", (words, err)
+
+
 def test_a_models_control_characters_do_not_reach_a_terminal(command, monkeypatch):
     from pikojax.cli import generate as verb
 

@@ -1,5 +1,6 @@
 """The engine: a request's text is the same alone and in any company, however its prompt is read and whatever guesses; nothing is lost."""
 
+import dataclasses
 import functools
 
 import jax
@@ -291,6 +292,8 @@ def test_what_cannot_be_is_refused_by_name():
     for config, said in (({"speculative": "magic"}, "magic is unknown"), ({"speculative": "early-exit=2"}, "has 2 layers"), ({"context": 500}, "holds up to 192")):
         with pytest.raises(UserError, match=said):
             engine(**config)
+    with pytest.raises(UserError, match="has one layer, and none to leave out; give lookup"):
+        speculation.make("early-exit", LLAMA, dataclasses.replace(CFG, n_layers=1), None)
     with pytest.raises(UserError, match="raise cache_tokens"):
         engine(cache_tokens=64).submit("a" * 100)
 

@@ -219,6 +219,7 @@ def test_the_command_writes_a_page_and_says_what_is_on_it(tmp_path, capsys):
         ([], "give a text to look at"),
         (["--prompt", "a", "--prompt-ids", "1"], "not both"),
         (["--prompt-ids", "1 x"], "whole numbers from 0 to 47"),
+        (["--prompt-ids", "9" * 5000], "whole numbers from 0 to 47"),
         (["--prompt-ids", "48"], "whole numbers from 0 to 47"),
         (["--prompt", ""], "no tokens"),
         (["--prompt", "a", "-o", "nowhere/page.html"], "its folder is missing"),

@@ -1,6 +1,7 @@
 """Likelihood of a text: the same figures as by hand, every token foretold once; the command around it."""
 
 import json
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import test_llama
 
+from pikojax.cli import eval
 from pikojax.cli.main import main
 from pikojax.config import UserError
 from pikojax.formats import huggingface
@@ -62,6 +64,13 @@ def test_too_little_text_is_one_line():
     for ids, bos, context in (([], 0, 8), ([1], None, 8), ([1, 2], None, 1)):
         with pytest.raises(UserError):
             measure(None, np.array(ids), 1, bos=bos, context=context)
+
+
+def test_one_token_has_no_error_and_none_is_shown():
+    one = {"tokens": 1, "bytes": 2, "context": 8, "perplexity": 3.0, "perplexity_error": math.nan, "bits_per_byte": 1.0, "bits_per_byte_error": math.nan}
+    assert eval.lines(one)[1:] == ["perplexity     3.0000", "bits per byte  1.0000"]
+    two = one | {"perplexity_error": 0.5, "nats_above": 0.1, "nats_above_error": 0.01} | dict.fromkeys(("kl_mean", "kl_mean_error", "same_top_rate", "same_top_rate_error"), 0.5)
+    assert eval.lines(two)[1::2] == ["perplexity     3.0000 ± 0.5000", "KL divergence  0.500000 ± 0.500000 nats a token", "nats above     +0.100000 ± 0.010000 a token"]
 
 
 def test_eval_of_a_model_packed_and_not(tmp_path, capsys):

@@ -242,6 +242,8 @@ MISTAKES = [
     (["--format", "q4_0", "--method", "feedback"], "give --calibrate TEXT"),
     (["--format", "q4_0", "--method", "importance"], "give one of them"),
     (["--format", "q4_0", "--save-importance", "i.gguf"], "needs the text"),
+    (["--format", "q4_0", "--calibrate", "text.txt", "--save-importance", "no/such/i.gguf"], "cannot write no/such/i.gguf: its folder is missing"),
+    (["--format", "q4_0", "--calibrate", "text.txt", "--save-importance", "llama", "--force"], "cannot write llama"),
     (["--format", "q4_0", "--importance", "nothing.gguf"], "cannot read nothing.gguf"),
     (["--format", "q4_0", "--importance", "llama/model.safetensors"], "is no GGUF file"),
     (["--format", "q4_0", "--calibrate", "nothing.txt"], "cannot read nothing.txt"),

@@ -7,6 +7,7 @@ The KL divergence is of MODEL from the one it is compared with, which has to hav
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from pikojax.config import UserError, require, user_path
@@ -76,15 +77,14 @@ def token_ids(loaded, text: str) -> tuple[list[int], int | None]:
 
 
 def lines(result: dict) -> list[str]:
-    shown = [
-        f"{result['tokens']:,} tokens of {result['bytes']:,} bytes, in windows of {result['context']:,}",
-        f"perplexity     {result['perplexity']:.4f} ± {result['perplexity_error']:.4f}",
-        f"bits per byte  {result['bits_per_byte']:.4f} ± {result['bits_per_byte_error']:.4f}",
-    ]
+    def line(said: str, name: str, form: str, behind: str = "") -> str:
+        error = result[f"{name}_error"]  # of one token there is none
+        about = "" if math.isnan(error) else f" ± {error:{form.removeprefix('+')}}"
+        return f"{said:<15}{result[name]:{form}}{about}{behind}"
+
+    shown = [f"{result['tokens']:,} tokens of {result['bytes']:,} bytes, in windows of {result['context']:,}"]
+    shown += [line("perplexity", "perplexity", ".4f"), line("bits per byte", "bits_per_byte", ".4f")]
     if "kl_mean" in result:
-        shown += [
-            f"KL divergence  {result['kl_mean']:.6f} ± {result['kl_mean_error']:.6f} nats a token",
-            f"same top       {result['same_top_rate']:.2%} ± {result['same_top_rate_error']:.2%}",
-            f"nats above     {result['nats_above']:+.6f} ± {result['nats_above_error']:.6f} a token",
-        ]
+        shown += [line("KL divergence", "kl_mean", ".6f", " nats a token"), line("same top", "same_top_rate", ".2%")]
+        shown += [line("nats above", "nats_above", "+.6f", " a token")]
     return shown

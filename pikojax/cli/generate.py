@@ -16,10 +16,12 @@ the same, token for token.
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from pikojax.cli.progress import visible
 from pikojax.config import UserError, require, user_path
 
+ID_DIGITS = 9  # no vocabulary is larger
 HELP = 'write text with a trained model: pikojax generate MODEL --prompt "Once upon a time"'
 
 
@@ -58,7 +60,8 @@ SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_
 def run(args: argparse.Namespace) -> dict:
     prompt = prompt_of(args)
     held = constraint_of(args)
-    loaded, engine = opened(args, needs_tokenizer=args.prompt_ids is None)
+    require(args.logprobs is None or args.json, "--logprobs are told in the JSON alone; give --json too")
+    loaded, engine = opened(args, needs_tokenizer=args.prompt_ids is None or args.uncertainty)
     shown = visible if sys.stdout.isatty() else str
     asked = {name: getattr(args, name) for name in SAMPLING} | held
     asked |= {"stop": args.stop, "logprobs": args.logprobs, "uncertainty": args.uncertainty, "slide": not held}
@@ -88,7 +91,8 @@ def opened(args: argparse.Namespace, needs_tokenizer: bool = True):
     loaded.must_foretell()
     if loaded.tokenizer is None and needs_tokenizer:
         remedy = {"gguf": "choose a file that has one", "llama2c": "put its tokenizer.bin beside it"}.get(loaded.kind, "put its tokenizer.json into the folder")
-        raise UserError(f"{args.model} has no tokenizer; {remedy}, or give --prompt-ids")
+        instead = "leave out --uncertainty" if getattr(args, "prompt_ids", None) is not None else "give --prompt-ids"
+        raise UserError(f"{args.model} has no tokenizer; {remedy}, or {instead}")
     n_tokens, n_rows = loaded.config.vocab_size if loaded.tokenizer is None else loaded.tokenizer.vocab_size, loaded.config.vocab_size
     require(n_tokens <= n_rows, f"{args.model} has {n_rows:,} tokens, its tokenizer {n_tokens:,}; it is another model's tokenizer")
     return loaded, Engine.of(loaded, EngineConfig(slots=1, step_s=0.1, cache=args.cache, speculative=args.speculative))
@@ -115,9 +119,7 @@ def prompt_of(args: argparse.Namespace) -> str | list[int]:
     given = {name: value for name, value in given.items() if value is not None}
     require(len(given) <= 1, f"got two prompts, {' and '.join(f'{name} {value!r:.30}' for name, value in given.items())}; give one")
     if args.prompt_ids is not None:
-        words = args.prompt_ids.replace(",", " ").split()
-        require(bool(words) and all(word.isdecimal() for word in words), f'--prompt-ids {args.prompt_ids!r:.40}; give whole numbers, as "1 2 3"')
-        return [int(word) for word in words]
+        return ids_of(args.prompt_ids)
     text = next(iter(given.values()), "")
     if text != "-":
         return text
@@ -127,15 +129,27 @@ def prompt_of(args: argparse.Namespace) -> str | list[int]:
         raise UserError(f"the prompt on stdin is not UTF-8 (byte {error.start}); convert it, as with iconv -t utf-8") from None
 
 
+def ids_of(text: str, n_tokens: int | None = None) -> list[int]:
+    """Of --prompt-ids; `n_tokens` of the model, where it is known yet."""
+    words = text.replace(",", " ").split()
+    good = all(word.isascii() and word.isdigit() and len(word) <= ID_DIGITS for word in words)
+    ids = [int(word) for word in words] if good else []
+    wanted = 'whole numbers, as "1 2 3"' if n_tokens is None else f"whole numbers from 0 to {n_tokens - 1}"
+    require(bool(ids) and (n_tokens is None or max(ids) < n_tokens), f"--prompt-ids {text!r:.40}; give {wanted}")
+    return ids
+
+
 def constraint_of(args: argparse.Namespace) -> dict:
-    if args.json_schema is not None:
-        file = user_path(args.json_schema, "--json-schema")
-        try:
-            schema = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no JSON"
-            raise UserError(f"cannot read the schema {file} ({reason}); give a JSON file") from None
-        return {"json_schema": schema}
-    if args.regex is not None:
-        return {"regex": args.regex}
-    return {} if args.choices is None else {"choices": args.choices.split(",")}
+    """All that is given: the engine refuses more than one."""
+    schema = None if args.json_schema is None else read_schema(user_path(args.json_schema, "--json-schema"))
+    choices = None if args.choices is None else args.choices.split(",")
+    given = {"json_schema": schema, "regex": args.regex, "choices": choices}
+    return {name: form for name, form in given.items() if form is not None}
+
+
+def read_schema(file: Path):
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None) or "it is no JSON"
+        raise UserError(f"cannot read the schema {file} ({reason}); give a JSON file") from None

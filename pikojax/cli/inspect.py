@@ -11,6 +11,7 @@ which it would be too large is refused, and the line says how many tokens it hol
 
 import argparse
 
+from pikojax.cli.generate import ids_of
 from pikojax.config import require, user_path
 
 HELP = 'one page of what a model does: pikojax inspect MODEL --prompt "Once upon a time" -o page.html'
@@ -57,10 +58,7 @@ def run(args: argparse.Namespace) -> dict:
 def _ids(args: argparse.Namespace, loaded) -> list[int]:
     V = loaded.config.vocab_size
     if args.prompt_ids is not None:
-        parts = args.prompt_ids.replace(",", " ").split()
-        good = all(part.isascii() and part.isdigit() and int(part) < V for part in parts)
-        require(bool(parts) and good, f"--prompt-ids {args.prompt_ids!r:.40}; give whole numbers from 0 to {V - 1}")
-        return [int(part) for part in parts]
+        return ids_of(args.prompt_ids, V)
     require(loaded.tokenizer is not None, f"{args.model} has no tokenizer; give the text as --prompt-ids")
     n_tokens = loaded.tokenizer.vocab_size
     require(n_tokens <= V, f"{args.model} has {V:,} tokens, its tokenizer {n_tokens:,}; it is another model's tokenizer")

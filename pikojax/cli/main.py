@@ -10,6 +10,7 @@ Only the verb that runs is imported, and no verb imports JAX before it runs.
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import json
 import math
@@ -23,6 +24,7 @@ from pikojax.cli import startup
 from pikojax.config import UserError
 
 VERBS = ("quickstart", "train", "eval", "generate", "chat", "inspect", "info", "convert", "quantize", "bench", "tokenizer", "doctor")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 WITH_MUCH_MEMORY = ("quickstart", "train", "bench")
 
 
@@ -36,7 +38,10 @@ def command() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv)
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, where what it cannot hold is still told in a line
     except UserError as error:
         print(f"pikojax: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -46,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (`| head`) has gone; Python would complain again while it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"pikojax: {error.filename or 'the output'}: {error.strerror}; make room, or write elsewhere", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
 
 
 def _run(argv: list[str]) -> int:
@@ -69,9 +81,8 @@ def _run(argv: list[str]) -> int:
         startup.check_device(args.device)
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         result = module.run(args)
-    sys.stdout.flush()
     if args.json and result is not None:
-        print(json.dumps(_plain(result)), flush=True)
+        print(json.dumps(_plain(result)))
     return 130 if (result or {}).get("stopped") == "interrupted" else 0
 
 

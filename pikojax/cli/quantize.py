@@ -14,6 +14,7 @@ Nothing is held in memory but the tensor at work, and with a text one layer of w
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from pikojax.cli.progress import bar
@@ -43,7 +44,10 @@ def run(args: argparse.Namespace) -> dict:
     gguf = out.suffix.lower() == ".gguf"
     require(args.force or not out.exists(), f"{out} exists; give another -o, or overwrite it with --force")
     saved = user_path(args.save_importance, "--save-importance") if args.save_importance else None
-    require(saved is None or args.force or not saved.exists(), f"{saved} exists; give another --save-importance, or overwrite it with --force")
+    if saved is not None:  # written last of all, so what is wrong with it is told first
+        require(args.force or not saved.exists(), f"{saved} exists; give another --save-importance, or overwrite it with --force")
+        good = saved.parent.is_dir() and os.access(saved.parent, os.W_OK) and not saved.is_dir()
+        require(good, f"cannot write {saved}: its folder is missing or not writable, or it is one itself; give another --save-importance")
     rules, n_kept = _rules(args, gguf)
     text = None if args.calibrate is None else _text(args.calibrate)
     from pikojax.formats.load import load

@@ -80,11 +80,16 @@ def in_four_bits(folder: Path) -> dict:
         texts[how] = engine.generate(PROMPT, max_tokens=TOKENS, temperature=0.5, slide=True, uncertainty=how == "off")
     plain, guessed = texts["off"], texts["lookup"]
     same = "the same text" if plain.ids == guessed.ids else "another text, which is a bug"
-    rate = lambda result: f"{result.tokens_per_s:,.0f} tokens/s"
-    print(f"   {rate(plain)} plain; {rate(guessed)} with guesses, {guessed.accepted_per_round:.2f} tokens a round: {same}. How sure it was:\n")
+    print(f"   {speed_of(plain)} plain; with guesses {speed_of(guessed)}: {same}. How sure it was:\n")
     show_uncertainty(loaded.tokenizer, plain)
     return {"bytes_float": before, "bytes_quantized": after, "plain_tokens_per_s": plain.tokens_per_s, "guessed_tokens_per_s": guessed.tokens_per_s,
             "accepted_per_round": guessed.accepted_per_round, "same_text": plain.ids == guessed.ids}  # fmt: skip
+
+
+def speed_of(result) -> str:
+    """A text that its first token ended has none."""
+    rate = "no tokens to time" if result.tokens_per_s is None else f"{result.tokens_per_s:,.0f} tokens/s"
+    return rate if result.accepted_per_round is None else f"{rate}, {result.accepted_per_round:.2f} tokens a round"
 
 
 def fit_to_time(config: Config, step_s: float, budget_s: float, said: Collection[str] = ()) -> Config:

@@ -166,6 +166,7 @@ def make(name: str, model: Model, cfg, params, home=None) -> Speculation | None:
     if name == "lookup":
         return OfText(drafters.Lookup())
     if kind == "early-exit":
+        require(cfg.n_layers > 1, f"speculative = {name}; the model has one layer, and none to leave out; give lookup or off")
         n_layers = int(value) if value.isdigit() else 0 if value else max(1, cfg.n_layers // 4)
         require(0 < n_layers < cfg.n_layers, f"speculative = {name}; the model has {cfg.n_layers} layers, give fewer, as early-exit={max(1, cfg.n_layers // 4)}")
         return Speculation(drafters.EarlyExit(n_layers))
