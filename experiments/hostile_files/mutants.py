@@ -287,7 +287,7 @@ def _tried(seed: Seed, run: bool) -> str:
     try:
         if loaded.tokenizer is not None:
             _use(loaded.tokenizer)
-        _ = loaded.chat_templates
+        _ = loaded.chat_templates, loaded.eos_ids
     except UserError as error:
         refused = _refused(error)
         if seed.damaged != seed.opened and "tokenizer" in seed.damaged.name:
