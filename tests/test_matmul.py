@@ -133,6 +133,19 @@ def test_tiny_shapes(format):
         )
 
 
+@pytest.mark.parametrize("format", ("q4_0", "q5_0", "q6_k", "q8_0", "nf4"))
+def test_sums_of_the_largest_codes_do_not_overflow(format):
+    p = prepare(made(format, 1, 256, 16)[1])
+    blocks = 256 // rows16.block_weights(p)
+    tiles = np.array(p.data).reshape(1, blocks, -1)
+    tiles[..., sum(count * rows16.TILE * width for count, width in rows16.heads(format)) :] = 255
+    p = dataclasses.replace(p, data=jnp.asarray(tiles.reshape(p.data.shape)))
+    x = np.ones((10, 256), np.float32) * np.where(np.arange(10) % 2, 1, -1)[:, None].astype(np.float32)  # 127 or −127 as int8
+    wanted = x.astype(np.float64) @ np.asarray(rows16.rows(p), np.float64).T
+    for rows in (2, 10):
+        assert nmse(matmul(jnp.asarray(x[:rows]), p), wanted[:rows]) <= 1e-12
+
+
 def test_extreme_activations():
     _, w = made("q8_0", 1, 64, 16)
     p = prepare(w)

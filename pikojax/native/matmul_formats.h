@@ -11,12 +11,11 @@ constexpr int kTile = 16;                // outputs
 constexpr int kParts = kTile / kLanes;   // vectors that one vector of the layout takes here
 constexpr int kPartBytes = 4 * kLanes;
 
-// ---------------------------------------------------------------- codes
+// ---------------------------------------------------------------- codes from 0 to kMost, for weights code − kZero
 
 template <int kZero_>
 struct Nibbles {
-  static constexpr int kZero = kZero_, kBytes = 256;
-  static constexpr bool kWide = false;
+  static constexpr int kZero = kZero_, kBytes = 256, kMost = 15;
   static void unpack(const uint8_t* at, Bytes (&codes)[8]) {
     for (int v = 0; v < 4; ++v) {
       const Bytes packed = load<Bytes>(at + 64 * v);
@@ -28,8 +27,7 @@ struct Nibbles {
 
 template <int kZero_>
 struct NibblesAndBit {
-  static constexpr int kZero = kZero_, kBytes = 64 + 256;
-  static constexpr bool kWide = false;
+  static constexpr int kZero = kZero_, kBytes = 64 + 256, kMost = 31;
   static void unpack(const uint8_t* at, Bytes (&codes)[8]) {
     const Bytes plane = load<Bytes>(at);
     Nibbles<kZero_>::unpack(at + 64, codes);
@@ -40,8 +38,7 @@ struct NibblesAndBit {
 
 template <int kZero_>
 struct NibblesAndTwoBits {
-  static constexpr int kZero = kZero_, kBytes = 128 + 256;
-  static constexpr bool kWide = false;
+  static constexpr int kZero = kZero_, kBytes = 128 + 256, kMost = 63;
   static void unpack(const uint8_t* at, Bytes (&codes)[8]) {
     const Bytes planes[2] = {load<Bytes>(at), load<Bytes>(at + 64)};
     Nibbles<kZero_>::unpack(at + 128, codes);
@@ -54,8 +51,7 @@ struct NibblesAndTwoBits {
 };
 
 struct WholeBytes {
-  static constexpr int kZero = 128, kBytes = 512;
-  static constexpr bool kWide = true;
+  static constexpr int kZero = 128, kBytes = 512, kMost = 255;
   static void unpack(const uint8_t* at, Bytes (&codes)[8]) {
     for (int v = 0; v < 8; ++v) codes[v] = load<Bytes>(at + 64 * v);
   }
@@ -63,8 +59,7 @@ struct WholeBytes {
 
 // NF4's sixteen values times 127, rounded, plus 128.
 struct NormalFloats {
-  static constexpr int kZero = 128, kBytes = 256;
-  static constexpr bool kWide = true;
+  static constexpr int kZero = 128, kBytes = 256, kMost = 255;
   static void unpack(const uint8_t* at, Bytes (&codes)[8]) {
     static constexpr uint8_t kTable[16] = {1, 40, 61, 78, 92, 105, 116, 128, 138, 148, 159, 171, 184, 199, 220, 255};
     Nibbles<0>::unpack(at, codes);

@@ -31,38 +31,55 @@ struct Problem {
   int rows_of(size_t row_block) const { return (int)std::min<size_t>(kRows, m - row_block * kRows); }
 };
 
-// sums[row][tile][16] += one group's share, for kT tiles and kR rows at once: as many sums in flight as the processor can overlap.
+// The rows that meet a group's codes at once: as many sums in flight as stay in registers.
+template <typename Codes>
+constexpr int kRowsAtOnce = kLanes != 8 ? 6 : Codes::kMost > 127 ? 2 : 4;
+
+// A group's codes, unpacked, of one part of a tile.
+template <typename Codes>
+struct Unpacked {
+  Factors<Codes::kMost> vectors[8];
+  Unpacked() = default;
+  explicit Unpacked(const uint8_t* at) {
+    Bytes codes[8];
+    Codes::unpack(at, codes);
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) vectors[v] = factors<Codes::kMost>(codes[v]);
+  }
+};
+
+// sums[row][tile][16] += one group's share, for kT tiles and kR rows at once.
 template <typename Codes, typename Scales, int kT, int kR>
-inline __attribute__((always_inline)) void add_group(const Bytes (&codes)[kT][8], const Floats (&scales)[kT][2],
+inline __attribute__((always_inline)) void add_group(const Unpacked<Codes> (&codes)[kT], const Floats (&scales)[kT][2],
                                                      const Floats (&mins)[kT], const Activations& x, size_t group, int row,
                                                      float* sums) {
-  constexpr int kHalves = Scales::kByHalves ? 2 : 1;
+  constexpr int kHalves = Scales::kByHalves ? 2 : 1, kSteps = 8 / kHalves;
   const size_t at = group * x.rows + row;
   const int8_t* four = x.codes + at * kGroup;
   Floats total[kR][kT];
 #pragma GCC unroll 2
   for (int half = 0; half < kHalves; ++half) {
-    Ints dots[kR][kT];
+    const auto start = [&](int r) { return Scales::kHasMins ? Ints{} : all_lanes(x.sums[(group * kHalves + half) * x.rows + row + r]); };
+    Dots<Codes::kMost, kSteps> dots[kR][kT];
 #pragma GCC unroll 8
     for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
-      for (int t = 0; t < kT; ++t)
-        dots[r][t] = Scales::kHasMins ? Ints{} : all_lanes(x.sums[(group * kHalves + half) * x.rows + row + r]);
+      for (int t = 0; t < kT; ++t) dots[r][t].begin(start(r));
 #pragma GCC unroll 8
-    for (int v = half * 4; v < (kHalves == 2 ? half * 4 + 4 : 8); ++v)
+    for (int step = 0; step < kSteps; ++step)
 #pragma GCC unroll 8
       for (int r = 0; r < kR; ++r) {
+        const int v = half * kSteps + step;
         const int32_t four_of_row = load_four(four + r * kGroup + 4 * v);
 #pragma GCC unroll 2
-        for (int t = 0; t < kT; ++t)
-          dots[r][t] = Codes::kWide ? dot_wide(dots[r][t], codes[t][v], four_of_row) : dot(dots[r][t], codes[t][v], four_of_row);
+        for (int t = 0; t < kT; ++t) dots[r][t].add(step, codes[t].vectors[v], four_of_row);
       }
 #pragma GCC unroll 8
     for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
       for (int t = 0; t < kT; ++t) {
         const Floats so_far = half == 0 ? load<Floats>(sums + (r * kT + t) * kTile) : total[r][t];
-        total[r][t] = multiply_add(to_float(dots[r][t]), scales[t][half] * all_lanes(x.scales[at + r]), so_far);
+        total[r][t] = multiply_add(to_float(dots[r][t].end(start(r))), scales[t][half] * all_lanes(x.scales[at + r]), so_far);
       }
   }
 #pragma GCC unroll 8
@@ -76,6 +93,14 @@ inline __attribute__((always_inline)) void add_group(const Bytes (&codes)[kT][8]
       }
       store(sums + (r * kT + t) * kTile, total[r][t]);
     }
+}
+
+// The same for all rows from `row` on.
+template <typename Codes, typename Scales, int kT, int kR>
+inline void add_rows(const Unpacked<Codes> (&codes)[kT], const Floats (&scales)[kT][2], const Floats (&mins)[kT], const Activations& x,
+                     size_t group, int row, float* sums) {
+  for (; row + kR <= x.rows; row += kR) add_group<Codes, Scales, kT, kR>(codes, scales, mins, x, group, row, sums + row * kT * kTile);
+  if constexpr (kR > 1) add_rows<Codes, Scales, kT, (kR > 2 ? kR - 2 : 1)>(codes, scales, mins, x, group, row, sums);
 }
 
 // sums[row][tile][16] = the products of a block of rows with kT tiles.
@@ -92,77 +117,83 @@ void multiply_tiles(const Problem& p, const uint8_t* tiles, const Activations& x
         for (size_t line = 0; line < Codes::kBytes + head / p.block_groups; line += 64)
           prefetch(codes_at + t * tile_bytes + line + kAhead);
       for (int part = 0; part < kParts; ++part) {
-        Bytes codes[kT][8];
+        Unpacked<Codes> codes[kT];
         Floats scales[kT][2], mins[kT];
 #pragma GCC unroll 2
         for (int t = 0; t < kT; ++t) {
-          Codes::unpack(codes_at + t * tile_bytes + part * kPartBytes, codes[t]);
+          codes[t] = Unpacked<Codes>(codes_at + t * tile_bytes + part * kPartBytes);
           const uint8_t* scales_at = block_at + t * tile_bytes;
           scales[t][0] = Scales::scale(scales_at, part, inner, p.block_groups, 0);
           scales[t][1] = Scales::kByHalves ? Scales::scale(scales_at, part, inner, p.block_groups, 1) : Floats{};
           mins[t] = Scales::kHasMins ? Scales::min(scales_at, part, inner, p.block_groups) : Floats{};
         }
-        int row = 0;
-        float* at = sums + part * kLanes;
-        for (; row + 6 <= x.rows; row += 6)
-          add_group<Codes, Scales, kT, 6>(codes, scales, mins, x, group, row, at + row * kT * kTile);
-        for (; row + 4 <= x.rows; row += 4)
-          add_group<Codes, Scales, kT, 4>(codes, scales, mins, x, group, row, at + row * kT * kTile);
-        for (; row + 2 <= x.rows; row += 2)
-          add_group<Codes, Scales, kT, 2>(codes, scales, mins, x, group, row, at + row * kT * kTile);
-        for (; row < x.rows; ++row) add_group<Codes, Scales, kT, 1>(codes, scales, mins, x, group, row, at + row * kT * kTile);
+        add_rows<Codes, Scales, kT, kRowsAtOnce<Codes>>(codes, scales, mins, x, group, 0, sums + part * kLanes);
       }
     }
   }
 }
 
-// sums[row][16] = the products of kR rows with one tile, which is read once from end to end: the sums stay in registers. The same
-// steps in the same order as in add_group. What comes next is asked for by the line, scales and codes alike, as it lies in memory.
+// total[row] += one group's share of one part of a tile, for kR rows. The same steps in the same order as in add_group.
+template <typename Codes, typename Scales, int kR>
+inline __attribute__((always_inline)) void add_part(const uint8_t* block_at, const uint8_t* codes_at, int part, size_t inner, size_t groups,
+                                                    const int8_t* four, const int32_t* sums, const float* scales, Floats* total) {
+  constexpr int kHalves = Scales::kByHalves ? 2 : 1, kSteps = 8 / kHalves;
+  const Unpacked<Codes> codes(codes_at + part * kPartBytes);
+#pragma GCC unroll 2
+  for (int half = 0; half < kHalves; ++half) {
+    const Floats scale = Scales::scale(block_at, part, inner, groups, half);
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) {
+      const auto start = [&](int chain) { return Scales::kHasMins || chain > 0 ? Ints{} : all_lanes(sums[half * kR + r]); };
+      Dots<Codes::kMost, kSteps / kChains> dots[kChains];
+#pragma GCC unroll 2
+      for (int chain = 0; chain < kChains; ++chain) dots[chain].begin(start(chain));
+#pragma GCC unroll 8
+      for (int step = 0; step < kSteps; ++step) {
+        const int v = half * kSteps + step;
+        dots[step % kChains].add(step / kChains, codes.vectors[v], load_four(four + r * kGroup + 4 * v));
+      }
+      Ints sum = dots[0].end(start(0));
+#pragma GCC unroll 2
+      for (int chain = 1; chain < kChains; ++chain) sum += dots[chain].end(start(chain));
+      total[r] = multiply_add(to_float(sum), scale * all_lanes(scales[r]), total[r]);
+    }
+  }
+  if (!Scales::kHasMins) return;
+  const Floats min = Scales::min(block_at, part, inner, groups);
+#pragma GCC unroll 8
+  for (int r = 0; r < kR; ++r) {
+    float scaled_sum;
+    std::memcpy(&scaled_sum, sums + r, 4);
+    total[r] = multiply_add(min, all_lanes(scaled_sum), total[r]);
+  }
+}
+
+// sums[row][16] = the products of kR rows with one tile, which is read once from end to end: the sums stay in registers, or near them.
+// What comes next is asked for by the line, scales and codes alike, as it lies in memory.
 template <typename Codes, typename Scales, int kR>
 void multiply_few(const Problem& p, const uint8_t* tile, const Activations& x, float* sums) {
   constexpr int kHalves = Scales::kByHalves ? 2 : 1;
   const size_t groups = p.block_groups, head = Scales::bytes(groups), stride = Codes::kBytes + head / groups;
-  for (int part = 0; part < kParts; ++part) {
-    Floats total[kR] = {};
-    const int8_t* four = x.codes;
-    const int32_t* sums_at = x.sums;
-    const float* scales_at = x.scales;
-    const uint8_t *block_at = tile, *ahead = tile + kAhead;
-    for (size_t block = 0; block < p.blocks; ++block) {
-      const uint8_t* codes_at = block_at + head;
-      for (size_t inner = 0; inner < groups; ++inner, codes_at += Codes::kBytes) {
-        for (const uint8_t* until = block_at + kAhead + (inner + 1) * stride; ahead < until; ahead += 64) prefetch(ahead);
-        Bytes codes[8];
-        Codes::unpack(codes_at + part * kPartBytes, codes);
-#pragma GCC unroll 2
-        for (int half = 0; half < kHalves; ++half) {
-          const Floats scale = Scales::scale(block_at, part, inner, groups, half);
-#pragma GCC unroll 8
-          for (int r = 0; r < kR; ++r) {
-            Ints dots[2] = {Scales::kHasMins ? Ints{} : all_lanes(sums_at[half * kR + r]), Ints{}};  // two, as each waits for its last step
-#pragma GCC unroll 8
-            for (int v = half * 4; v < (kHalves == 2 ? half * 4 + 4 : 8); ++v) {
-              const int32_t four_of_row = load_four(four + r * kGroup + 4 * v);
-              dots[v % 2] = Codes::kWide ? dot_wide(dots[v % 2], codes[v], four_of_row) : dot(dots[v % 2], codes[v], four_of_row);
-            }
-            total[r] = multiply_add(to_float(dots[0] + dots[1]), scale * all_lanes(scales_at[r]), total[r]);
-          }
-        }
-        if (Scales::kHasMins) {
-          const Floats min = Scales::min(block_at, part, inner, groups);
-#pragma GCC unroll 8
-          for (int r = 0; r < kR; ++r) {
-            float scaled_sum;
-            std::memcpy(&scaled_sum, sums_at + r, 4);
-            total[r] = multiply_add(min, all_lanes(scaled_sum), total[r]);
-          }
-        }
-        four += kR * kGroup, sums_at += kR * kHalves, scales_at += kR;
+  Floats total[kParts][kR] = {};
+  const int8_t* four = x.codes;
+  const int32_t* sums_at = x.sums;
+  const float* scales_at = x.scales;
+  const uint8_t *block_at = tile, *ahead = tile + kAhead;
+  for (size_t block = 0; block < p.blocks; ++block) {
+    const uint8_t* codes_at = block_at + head;
+    for (size_t inner = 0; inner < groups; ++inner, codes_at += Codes::kBytes) {
+      for (const uint8_t* until = block_at + kAhead + (inner + 1) * stride; ahead < until; ahead += 64) prefetch(ahead);
+      for (int part = 0; part < kParts; ++part) {
+        add_part<Codes, Scales, kR>(block_at, codes_at, part, inner, groups, four, sums_at, scales_at, total[part]);
+        if (kParts > 1) asm volatile("" ::: "memory");  // or the compiler keeps all activations for the next part, and has no registers left
       }
-      block_at = codes_at;
+      four += kR * kGroup, sums_at += kR * kHalves, scales_at += kR;
     }
-    for (int r = 0; r < kR; ++r) store(sums + r * kTile + part * kLanes, total[r]);
+    block_at = codes_at;
   }
+  for (int part = 0; part < kParts; ++part)
+    for (int r = 0; r < kR; ++r) store(sums + r * kTile + part * kLanes, total[part][r]);
 }
 
 using Multiply = void (*)(const Problem&, const uint8_t* tiles, const Activations&, float* sums);
@@ -187,8 +218,7 @@ constexpr std::array<Multiply, kFewRows> for_few_rows(std::integer_sequence<int,
 template <typename Codes, typename Scales>
 constexpr Format format(std::string_view name, size_t block_weights) {
   const Sums sums = Scales::kHasMins ? Sums::kScaled : Scales::kByHalves ? Sums::kNegatedZeroByHalves : Sums::kNegatedZero;
-  const int zero = Codes::kWide && kWideIsCentred ? 0 : Codes::kZero;
-  return {name, block_weights, Codes::kBytes, Scales::bytes, sums, zero,
+  return {name, block_weights, Codes::kBytes, Scales::bytes, sums, Codes::kZero,
           for_few_rows<Codes, Scales>(std::make_integer_sequence<int, kFewRows>()),
           multiply_tiles<Codes, Scales, 1>, multiply_tiles<Codes, Scales, 2>};
 }

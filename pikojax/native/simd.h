@@ -135,16 +135,26 @@ inline float half_to_float(uint16_t half) {
 #endif
 }
 
-// sum + Σ code · activation over the four bytes of a lane. Exact: AVX2's 16-bit sums of two products hold up to 128 · 128.
-// dot_wide is for codes above 127. With AVX2 those would not fit, so there it gives Σ (code − 128) · activation.
+// Σ code · activation over the four bytes of a lane, one step after the other, for codes up to kMost and |activations| up to 127. Exact.
+//   dots.begin(start); dots.add(0, factors<kMost>(codes), four); … dots.add(kSteps - 1, …); sum = dots.end(start)
+// `start` is given twice, for it enters where that costs least. kChains: how many sums side by side keep the processor busy.
 #if PIKOJAX_LANES == 16
 
-constexpr bool kWideIsCentred = false;
+constexpr int kChains = 2;
 
-inline Ints dot(Ints sum, Bytes codes, int32_t four) {
-  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four));
-}
-inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
+template <int kMost>
+using Factors = Bytes;
+
+template <int kMost>
+inline Bytes factors(Bytes codes) { return codes; }
+
+template <int kMost, int kSteps>
+struct Dots {
+  Ints sum;
+  void begin(Ints start) { sum = start; }
+  void add(int, Bytes codes, int32_t four) { sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, _mm512_set1_epi32(four)); }
+  Ints end(Ints) const { return sum; }
+};
 
 // kLanes bytes as floats.
 inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)at))); }
@@ -159,16 +169,41 @@ inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
 
 #elif defined(__AVX2__)
 
-constexpr bool kWideIsCentred = true;
+constexpr int kChains = 1;
 
-inline Ints add_pairs(Ints sum, __m256i pairs) { return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
-inline Ints dot(Ints sum, Bytes codes, int32_t four) {
-  return add_pairs(sum, _mm256_maddubs_epi16((__m256i)codes, _mm256_set1_epi32(four)));
+// Sums stay in 16 bits, two products to each, for as many steps as they are sure to fit: eight with codes up to 15. Codes above 127,
+// of which not even two products fit, become two factors of four bits.
+template <int kMost>
+struct Factors {
+  static constexpr int kBits = kMost > 127 ? 15 : kMost;  // the largest of a factor
+  static constexpr int kFit = 32767 / (2 * 127 * kBits);  // steps
+  Bytes parts[kMost > 127 ? 2 : 1];
+};
+
+template <int kMost>
+inline Factors<kMost> factors(Bytes codes) {
+  if constexpr (kMost > 127) return {codes & 15, codes >> 4};
+  else return {codes};
 }
-inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) {
-  const __m256i weights = (__m256i)(codes ^ 128);  // |weight| times activation with the weight's sign
-  return add_pairs(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(_mm256_set1_epi32(four), weights)));
-}
+
+template <int kMost, int kSteps>
+struct Dots {
+  static constexpr int kParts = kMost > 127 ? 2 : 1, kFit = Factors<kMost>::kFit < kSteps ? Factors<kMost>::kFit : kSteps;
+  static_assert(kSteps % kFit == 0, "the last sums of 16 bits would be lost");
+  __m256i pairs[kParts];
+  Ints sum;
+  void begin(Ints) { sum = Ints{}; }
+  void add(int step, const Factors<kMost>& codes, int32_t four) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kParts; ++part) {
+      const __m256i products = _mm256_maddubs_epi16((__m256i)codes.parts[part], _mm256_set1_epi32(four));
+      pairs[part] = step % kFit == 0 ? products : _mm256_add_epi16(pairs[part], products);
+      asm("" : "+x"(pairs[part]));  // in this order: compilers would rather add in a tree, and run out of registers
+      if (step % kFit == kFit - 1) sum += (Ints)_mm256_madd_epi16(pairs[part], _mm256_set1_epi16(part == 0 ? 1 : 16));
+    }
+  }
+  Ints end(Ints start) const { return sum + start; }
+};
 
 inline Floats load_unsigned(const uint8_t* at) { return to_float((Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
 inline Floats load_signed(const uint8_t* at) { return to_float((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)at))); }
@@ -182,22 +217,32 @@ inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
 
 #else
 
-constexpr bool kWideIsCentred = false;
+constexpr int kChains = 1;
 
-inline Ints dot(Ints sum, Bytes codes, int32_t four) {
-  const Ints lanes = (Ints)codes;
-  for (int i = 0; i < 4; ++i) {
-    int8_t activation;
-    std::memcpy(&activation, (const char*)&four + i, 1);
+template <int kMost>
+using Factors = Bytes;
+
+template <int kMost>
+inline Bytes factors(Bytes codes) { return codes; }
+
+template <int kMost, int kSteps>
+struct Dots {
+  Ints sum;
+  void begin(Ints start) { sum = start; }
+  void add(int, Bytes codes, int32_t four) {
+    const Ints lanes = (Ints)codes;
+    for (int i = 0; i < 4; ++i) {
+      int8_t activation;
+      std::memcpy(&activation, (const char*)&four + i, 1);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    sum += ((lanes >> (8 * i)) & 255) * activation;
+      sum += ((lanes >> (8 * i)) & 255) * activation;
 #else
-    sum += ((lanes >> (24 - 8 * i)) & 255) * activation;
+      sum += ((lanes >> (24 - 8 * i)) & 255) * activation;
 #endif
+    }
   }
-  return sum;
-}
-inline Ints dot_wide(Ints sum, Bytes codes, int32_t four) { return dot(sum, codes, four); }
+  Ints end(Ints) const { return sum; }
+};
 
 inline Floats load_unsigned(const uint8_t* at) { return Floats{(float)at[0], (float)at[1], (float)at[2], (float)at[3]}; }
 inline Floats load_signed(const uint8_t* at) {
