@@ -1,8 +1,8 @@
 """How near a quantized product comes to the machine's limits: run.py [--quick] [--seconds S]
 
 Each row is one format, size and number of rows, with the bandwidth of memory, the peak of the integer units and XLA's float32
-product of the same size measured in the same process, float32 and quantized in turn. Rows that are there are not measured again;
-with --seconds no new row is begun after so long.
+product of the same size measured in the same process, float32 and quantized in turn. Rows that are there are not measured again,
+but each processor has its own; with --seconds no new row is begun after so long.
 """
 
 import sys
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from trials import Rows
+from trials import Rows, device
 
 HERE = Path(__file__).parent
 FORMATS = ("float32", "q4_0", "int8", "q4_k", "float32", "int4_g128", "q8_0", "q6_k")
@@ -33,7 +33,7 @@ def main(quick: bool, seconds: float | None) -> None:
     results = Rows(HERE / "results.jsonl", quick)
     began_s = time.monotonic()
     for key in wanted(quick):
-        if results.has(**key):
+        if results.has(**key, device=device()):
             continue
         if seconds is not None and time.monotonic() - began_s > seconds:
             raise SystemExit("stopped: time is up; run again to go on")
