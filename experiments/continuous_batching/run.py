@@ -6,7 +6,7 @@
               that the request has alone
     churn     requests of random lengths, of which some are cancelled at any moment and some stop at a random token: slots, blocks, memory
 
-With `--seconds` nothing is begun after so long: call again to go on.
+Each machine has rows of its own. With `--seconds` nothing is begun after so long: call again to go on.
 """
 
 import random
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench_models import file_of
-from trials import Rows
+from trials import Rows, device
 
 import jax
 
@@ -121,10 +121,10 @@ def main(quick: bool, folder: Path, limit_s: float) -> None:
     if quick:
         streams(rows, "tiny", tiny_engine(slots=2, remember=False), 8, 1, (1, 2))
         return churn(rows, 60, 2, 2)
-    if not rows.has(kind="churn"):
+    if not rows.has(kind="churn", device=device()):
         churn(rows, REQUESTS, PARTS, max(STREAMS))
     for name, tokens in MODELS.items():
-        if rows.has(kind="streams", model=name, streams=STREAMS[-1]) or time.monotonic() - began_s > limit_s:
+        if rows.has(kind="streams", model=name, streams=STREAMS[-1], device=device()) or time.monotonic() - began_s > limit_s:
             continue
         config = EngineConfig(slots=max(STREAMS), remember=False, context=256, step_s=0.1)
         streams(rows, name, Engine.load(file_of(name, folder), config=config), tokens, ROUNDS)

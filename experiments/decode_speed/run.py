@@ -4,7 +4,7 @@
 
 PYTHON is an interpreter with llama-cpp-python, torch, transformers and accelerate. Every turn is a fresh process that warms up and then
 times one request; in each round all sides of a file come in turn. The files are made of random weights, in FOLDER, where they are not
-there yet. With `--seconds` no turn is begun after so long: call again to go on.
+there yet. Each machine has rows of its own. With `--seconds` no turn is begun after so long: call again to go on.
 """
 
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import random_gguf
 from bench_models import file_of
-from trials import Rows
+from trials import Rows, device
 
 from pikojax.config import LlamaConfig, cache_dir
 from pikojax.infer import measure_decode
@@ -40,7 +40,7 @@ def main(quick: bool, python: str | None, folder: Path, limit_s: float) -> None:
         for model, prompt_tokens, sides in CASES:
             for side in sides:
                 key = {"round": number, "model": model, "prompt_tokens": prompt_tokens, "side": side}
-                if rows.has(**key):
+                if rows.has(**key, device=device()):
                     continue
                 if time.monotonic() - began_s > limit_s:
                     return

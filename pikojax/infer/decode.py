@@ -179,7 +179,8 @@ def decode(how: How, params, draft_params, state: State, settings: Settings, key
     `allowed_BV` (tokens that may be drawn) holds for one round.
     """
     widths = (0,) if how.drafter is None else how.drafter.widths
-    B, room = state.token_B.shape[0], CHUNK + max(widths)
+    # A row that has all it may draw still writes a round's width behind it, where it does not count, while others go on.
+    B, room = state.token_B.shape[0], CHUNK + max(widths) + 1
     if how.drafter is not None:
         state = state._replace(draft=how.drafter.enter(state.draft))
     branches = [functools.partial(_round, how, k, params, draft_params, settings, key_B, stops_E, budget_B, bias_BV, allowed_BV) for k in widths]

@@ -1,7 +1,7 @@
 """The engine: many requests at once over one pooled cache, token by token. The only mutable state of serving.
 
     step():  admit     waiting requests take a slot and the blocks they will need; a beginning that is known is shared, not read
-             read      one block of one prompt, so that a long one holds the others up by no more
+             read      one block of one prompt: while others write, as small a one as a moment allows
              write     a few rounds of decode for all rows that are writing, as many as a moment allows
 
     engine = Engine.load("model.gguf")
@@ -34,7 +34,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import constrained, decode, pool, rows, speculation
-from pikojax.infer.request import Generation, Options, Piece, Request, check_length, prompt_ids
+from pikojax.infer.request import Generation, Options, Piece, Request, check_length, prompt_ids, token_ids
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
 from pikojax.qtensor import QTensor
@@ -69,9 +69,10 @@ class Handle:
 
     def pieces(self) -> Iterator[Piece]:
         while True:
+            ended = self._request.stopped is not None  # asked first: what was put before the end is there then
             while self._request.pieces:
                 yield self._request.pieces.popleft()
-            if self._request.stopped is not None:
+            if ended:
                 break
             self._engine._step_for(self._request)
             if not self._request.pieces and self._request.stopped is None:
@@ -113,7 +114,8 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
         self.writing: list[Request] = []
-        self.costs: dict[int, speculation.Costs] = {}
+        self.costs: dict[tuple[int, bool], speculation.Costs] = {}  # of (batch, with a drafter)
+        self.read_token_s = float("inf")  # of a prompt's token, of late
         self._words = None
         self._compiled: set = set()
         self._lock = threading.RLock()
@@ -136,9 +138,9 @@ class Engine:
     # ------------------------------------------------------------ asking
 
     def generate(self, prompt: str | Sequence[int], *, stream: bool = False, **options):
-        """A `Generation`; with `stream` an iterator over its text."""
+        """A `Generation`; with `stream` an iterator over its text, which ends the request when nobody listens any more."""
         handle = self.submit(prompt, **options)
-        return iter(handle) if stream else handle.result()
+        return _listened_to(handle) if stream else handle.result()
 
     def stream(self, prompt: str | Sequence[int], **options) -> Iterator[str]:
         return self.generate(prompt, stream=True, **options)
@@ -152,17 +154,15 @@ class Engine:
             require(self.tokenizer is not None, "this model has no tokenizer; give the prompt as token ids")
             ids = prompt_ids(self.tokenizer, prompt, self.context, self.framed)
         else:
-            ids = [int(i) for i in prompt]
-            require(bool(ids), "the prompt has no tokens; give one or more")
-            wrong = [i for i in ids if not 0 <= i < self.cfg.vocab_size]
-            require(not wrong, f"token {wrong[0] if wrong else 0} is none of the model's {self.cfg.vocab_size}; use its own tokenizer")
+            ids = token_ids(prompt, self.cfg.vocab_size)
             check_length(ids, self.context)
-        request = Request(ids, ids if prompt else [], asked, self.tokenizer, self.eos_ids, self.cfg, self._constraint(asked))
+        request = Request(ids, ids if len(prompt) else [], asked, self.tokenizer, self.eos_ids, self.cfg, self._constraint(asked))
         needed = self._blocks_of(request)
         most = self.pool.n_blocks - 1
         require(needed <= most, f"the request needs {needed * pool.BLOCK} tokens of cache, there are {most * pool.BLOCK}; raise cache_tokens")
         with self._lock:
-            if len(self.waiting) >= self.config.queue and len(self.reading) + len(self.writing) >= self.config.slots:
+            free_slots = self.config.slots - len(self.reading) - len(self.writing)  # the next step will fill them
+            if len(self.waiting) >= self.config.queue + max(free_slots, 0):
                 raise Busy(f"{len(self.waiting)} requests are waiting already; try again later, or raise queue")
             self.waiting.append(request)
         return Handle(self, request)
@@ -184,8 +184,13 @@ class Engine:
             self._admit()
             if self.reading:
                 self._guarded(self._read, [self.reading[0]])
-            if writing := [r for r in self.writing if r.stopped is None]:  # the first token may have been the last
-                self._guarded(self._write, writing)
+            writing = [r for r in self.writing if r.stopped is None]  # the first token may have been the last
+            for request in writing:
+                self._guarded(self._find_mask, [request])
+            # What is held to a form is drawn token by token; nobody else needs to be.
+            for held in (False, True):
+                if rows_now := [r for r in writing if r.stopped is None and (r.constraint is not None) == held]:
+                    self._guarded(self._write, rows_now)
             for request in [r for r in (*self.reading, *self.writing) if r.stopped is not None]:
                 self._leave(request)
             return bool(self.waiting or self.reading or self.writing)
@@ -271,18 +276,24 @@ class Engine:
 
     def _read(self, requests: list[Request]) -> None:
         (request,) = requests
-        n = min(len(request.window) - request.read, decode.BLOCK)
-        tokens_BT = decode.padded(np.asarray([request.window], np.int32), request.read, n, decode.BLOCK)
+        block = self._read_block()
+        n = min(len(request.window) - request.read, block)
+        tokens_BT = decode.padded(np.asarray([request.window], np.int32), request.read, n, block)
         view, n_B = self._view([request], 1), np.asarray([n], np.int32)
         nothing_BV = jnp.zeros((1, self.cfg.vocab_size), jnp.float32)
+        began_s = time.perf_counter()
         logits_BV, hidden_BTD, view = decode.extend(self.model.forward, self.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
         self._keep(view)
+        logits_BV.block_until_ready()
+        # A call that compiled says little: the next one may be sooner by any factor, and later by two.
+        self.read_token_s = min((time.perf_counter() - began_s) / tokens_BT.shape[1], 2 * self.read_token_s)
         if self.speculation:
             self.speculation.read(self, request, tokens_BT, n_B, hidden_BTD)
         request.read += n
         request.length = request.read
         if request.read < len(request.window):
             return
+        request.find_mask()
         how, extras = rows.how([request], self.model.forward, self.cfg, None), rows.extras([request], 1, self.cfg.vocab_size)
         position_B = np.asarray([len(request.ids)], np.int32)
         token_B, told = decode.first(how, logits_BV, request.key[None], position_B, request.settings, *extras)
@@ -293,6 +304,17 @@ class Engine:
         request.accept(np.asarray(token_B).tolist(), jax.tree.map(np.asarray, told))
         self._make_room(request)
 
+    def _read_block(self) -> int:
+        """Tokens of a prompt that are read at once: a whole block, or what a step has time for while others write."""
+        if not self.writing:
+            return decode.BLOCK
+        fitting = int(min(self.config.step_s / self.read_token_s, decode.BLOCK))
+        return max(decode.power_of_two(fitting + 1) // 2, decode.MIN_BLOCK)
+
+    @staticmethod
+    def _find_mask(requests: list[Request]) -> None:
+        requests[0].find_mask()
+
     def _make_room(self, request: Request) -> None:
         """At the context's end: the last half of the window is read again, or the text ends."""
         if request.stopped is not None or request.length < self.context:
@@ -300,10 +322,13 @@ class Engine:
         if not request.options.slide:
             return request.end("context")
         self.pool.release(request.blocks)
+        request.blocks, request.length, request.read = [], 0, 0
         request.window = request.window[-max(1, self.context // 2) :]
         self.writing.remove(request)
-        self._seat(request)  # never more blocks than it has just given back
-        self.reading.append(request)
+        if self._seat(request):
+            self.reading.append(request)
+        else:  # others read on in blocks that it has given back: it waits for them
+            self.waiting.appendleft(request)
 
     # ------------------------------------------------------------ writing
 
@@ -382,9 +407,20 @@ class Engine:
         return min(self.config.slots * whole, max(whole, _memory_bytes() // 4 // block_bytes))
 
 
+def _listened_to(handle: Handle) -> Iterator[str]:
+    try:
+        yield from handle
+    finally:
+        handle.cancel()
+
+
 def _memory_bytes() -> int:
+    """Of the device: what an accelerator has left beside the weights, or all of the machine's."""
     import os
 
+    told = jax.devices()[0].memory_stats() or {}  # a CPU tells nothing
+    if "bytes_limit" in told:
+        return told["bytes_limit"] - told.get("bytes_in_use", 0)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -84,6 +84,7 @@ class Pool:
             if node is None:
                 self._free.append(block)
                 continue
+            assert node.users > 0, f"block {block} was given back more often than taken"
             node.users -= 1
             if node.users == 0:
                 self._idle[block] = None

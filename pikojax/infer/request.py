@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import jax
@@ -53,11 +54,21 @@ class Options:
         return any(x is not None for x in (self.json_schema, self.regex, self.choices, self.grammar))
 
     def check(self, vocab_size: int) -> None:
-        require(self.max_tokens >= 1, f"max_tokens = {self.max_tokens}; give 1 or more")
-        require(0 <= self.seed < 2**32, f"seed = {self.seed}; give a whole number from 0 to 4294967295")
-        require(self.logprobs is None or 0 <= self.logprobs <= MOST_TOP, f"logprobs = {self.logprobs}; give a number from 0 to {MOST_TOP}")
-        wrong = [i for i in (*(self.logit_bias or ()), *self.stop_ids) if not 0 <= i < vocab_size]
-        require(not wrong, f"token {wrong[0] if wrong else 0} in logit_bias or stop_ids is none of the {vocab_size} tokens; leave it out")
+        require(is_whole(self.max_tokens) and self.max_tokens >= 1, f"max_tokens = {self.max_tokens!r}; give a whole number, 1 or more")
+        require(is_whole(self.seed) and 0 <= self.seed < 2**32, f"seed = {self.seed!r}; give a whole number from 0 to 4294967295")
+        told = self.logprobs is None or (is_whole(self.logprobs) and 0 <= self.logprobs <= MOST_TOP)
+        require(told, f"logprobs = {self.logprobs!r}; give a whole number from 0 to {MOST_TOP}")
+        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            number = isinstance(value, Real) or (value is None and name in ("top_k", "top_p", "min_p"))
+            require(number, f"{name} = {value!r}; give a number")
+        require(isinstance(self.stop, str | Sequence), f"stop = {self.stop!r}; give a string, or several")
+        require(isinstance(self.logit_bias, Mapping | None), f"logit_bias = {self.logit_bias!r:.60}; give a mapping from token ids to numbers")
+        for value in (self.logit_bias or {}).values():
+            good = isinstance(value, Real) and value < float("inf")  # −inf forbids a token
+            require(good, f"{value!r} in logit_bias is no number below infinity; give one, −100 to 100 as a rule")
+        token_ids(self.logit_bias or (), vocab_size, "logit_bias", least=0)
+        token_ids(self.stop_ids, vocab_size, "stop_ids", least=0)
 
     def settings(self, vocab_size: int, n_tokens: int | None) -> Settings:
         """Of one row, on the host."""
@@ -109,6 +120,7 @@ class Request:
         self.window: list[int] = list(ids)  # what stands in the cache, or is about to
         self.right, self.tested = 0.0, 0.0
         self.draft: Any = None
+        self.allowed_V = None  # tokens that its constraint lets come next
         self.prompt_V = self.drawn_V = None
         if options.penalized:
             self.prompt_V, self.drawn_V = np.zeros(cfg.vocab_size, bool), np.zeros(cfg.vocab_size, np.int32)
@@ -123,18 +135,18 @@ class Request:
         """Tokens still wanted."""
         return self.options.max_tokens - (len(self.ids) - self.n_prompt)
 
-    @property
-    def allowed_V(self):
-        return None if self.constraint is None else self.constraint.mask()
+    def find_mask(self) -> None:
+        """Of what may come next, before a call in which others take part too."""
+        self.allowed_V = None if self.constraint is None else self.constraint.mask()
 
     def accept(self, tokens: Sequence[int], told) -> None:
         """Tokens that were drawn, the one that ends the text perhaps last, and arrays of what is told of each."""
         if self.first_s is None and len(tokens):
             self.first_s = time.perf_counter() - self.began_s
-        shown, ids, logprobs, confidence = "", [], [], []
+        shown, ids, logprobs, confidence, why = "", [], [], [], None
         for i, token in enumerate(tokens):
             if token in self.stop_ids:
-                self._end("eos")
+                why = "eos"
                 break
             self.ids.append(int(token))
             self.window.append(int(token))
@@ -150,29 +162,28 @@ class Request:
             piece = "" if self.text is None else self.text.push(int(token))
             if self.stops is not None:
                 piece, found = self.stops.push(piece)
-                if found:
-                    self._end("stop")
+                why = "stop" if found else None
             shown += piece
-            if self.constraint is not None and self.stopped is None:
+            if self.constraint is not None and why is None:
                 self.constraint.advance(int(token))
-                if self.constraint.done:
-                    self._end("eos")
-            if self.left <= 0:
-                self._end("max_tokens")
-            if self.stopped is not None:
+                why = "eos" if self.constraint.done else None
+            if why is None and self.left <= 0:
+                why = "max_tokens"
+            if why is not None:
                 break
-        if self.stopped is not None and self.stopped != "stop":
+        if why is not None and why != "stop":
             shown += self._rest()
         if shown or ids:
             wants = self.options
             self._put(Piece(shown, ids, logprobs if wants.logprobs is not None else None, confidence if wants.uncertainty else None))
+        self.stopped = self.stopped or why  # last: whoever sees it looks for no more text
 
     def end(self, why: str) -> None:
         """From outside: cancelled, failed, or out of room."""
         if self.stopped is None:
-            self._end(why)
             if why != "cancelled" and (rest := self._rest()):
                 self._put(Piece(rest, []))
+            self.stopped = why
 
     def result(self) -> Generation:
         join = lambda name: [x for piece in self.written for x in getattr(piece, name) or ()]
@@ -182,9 +193,6 @@ class Request:
             n / seconds if seconds else None, self.cached_tokens, self.kept / self.rounds if self.rounds else None,
             join("logprobs") if self.options.logprobs is not None else None, join("confidence") if self.options.uncertainty else None,
         )  # fmt: skip
-
-    def _end(self, why: str) -> None:
-        self.stopped = self.stopped or why
 
     def _rest(self) -> str:
         rest = "" if self.text is None else self.text.finish()
@@ -211,6 +219,24 @@ def prompt_ids(tokenizer, prompt: str, context: int, framed: bool = False) -> li
         ids = [start]
     check_length(ids, context)
     return ids
+
+
+def is_whole(x) -> bool:
+    return isinstance(x, Integral) and not isinstance(x, bool)
+
+
+def token_ids(ids: Sequence[int], vocab_size: int, where: str = "the prompt", least: int = 1) -> list[int]:
+    """As Python's integers, from a list or an array."""
+    try:
+        ids = list(ids)
+    except TypeError:
+        ids = [ids]
+    wrong = [i for i in ids if not is_whole(i)]
+    require(not wrong, f"{wrong[0]!r:.60} in {where} is no token id; give whole numbers" if wrong else "")
+    require(len(ids) >= least, f"{where} has no tokens; give one or more")
+    wrong = [i for i in ids if not 0 <= i < vocab_size]
+    require(not wrong, f"token {wrong[0] if wrong else 0} in {where} is none of the model's {vocab_size} tokens; use its own tokenizer")
+    return [int(i) for i in ids]
 
 
 def check_length(ids: Sequence[int], context: int) -> None:
