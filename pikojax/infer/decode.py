@@ -158,7 +158,7 @@ def keys_at(key_B, position_B):
 @jax.jit
 def draw(logits_BV, key_B, position_B, settings: Settings, seen=None, bias_BV=None, allowed_BV=None):
     """The token of each row at its position."""
-    return sample(logits_BV, keys_at(key_B, position_B), settings, seen, bias_BV, allowed_BV)
+    return sample(logits_BV, lambda: keys_at(key_B, position_B), settings, seen, bias_BV, allowed_BV)
 
 
 @functools.partial(jax.jit, static_argnums=(0,))

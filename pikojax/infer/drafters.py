@@ -19,6 +19,7 @@ A drafter that draws does so with the keys of the positions it guesses for, as t
 Leaves out: trees of guesses; who fills `state.draft` at the start (engine.py).
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,7 +164,7 @@ class Heads:
         logits_BKV = self.unembed(how.cfg, params, z_B1KD[:, 0])
         each = lambda tree: jax.tree.map(lambda x_B: jnp.repeat(x_B, k, axis=0), tree)
         position_N = (state.position_B[:, None] + jnp.arange(k, dtype=jnp.int32)[None, :]).reshape(-1)
-        draft_N = sample(logits_BKV.reshape(B * k, -1), keys_at(each(key_B), position_N), each(settings))
+        draft_N = sample(logits_BKV.reshape(B * k, -1), lambda: keys_at(each(key_B), position_N), each(settings))
         return draft_N.reshape(B, k), jnp.full((B,), k, jnp.int32), state
 
     def judged(self, k, state, drawn_BT, kept_B, n_B):
@@ -181,6 +182,6 @@ def _one_after_another(step, k: int, state, settings, key_B, carried, first=None
     token_B, guesses = state.token_B, []
     for i in range(k):
         out, carried = (first if first and i == 0 else step)(token_B, carried)
-        token_B = sample(out.logits[:, -1], keys_at(key_B, state.position_B + i), settings)
+        token_B = sample(out.logits[:, -1], functools.partial(keys_at, key_B, state.position_B + i), settings)
         guesses.append(token_B)
     return jnp.stack(guesses, axis=1), carried

@@ -82,10 +82,11 @@ def make_settings(
 
 
 def sample(logits_BV, key_B, settings: Settings, seen: Seen | None = None, bias_BV=None, allowed_BV=None) -> jax.Array:
-    """One token id a row, int32: `draw(shape(…), key_B)`, without the drawing where every row is greedy."""
+    """One token id a row, int32: `draw(shape(…), key_B)`, without the drawing where every row is greedy. `key_B` may be a function that
+    makes the keys, which takes as long as much of a small model's step: then it is called only to draw."""
     logits_BV = _adjust(logits_BV, settings, seen, bias_BV, allowed_BV)
     weigh_and_draw = lambda logits_1V, settings_1, key_1: _draw(_weigh(logits_1V, settings_1), key_1)
-    drawn = lambda: _each_row(weigh_and_draw, logits_BV, settings, key_B)
+    drawn = lambda: _each_row(weigh_and_draw, logits_BV, settings, key_B() if callable(key_B) else key_B)
     return jax.lax.cond(jnp.any(settings.temperature_B > 0), drawn, lambda: jnp.argmax(logits_BV, axis=1).astype(jnp.int32))
 
 
