@@ -27,7 +27,7 @@ def run_doctor(cache, *arguments, **environ):
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PIKOJAX_CACHE": str(cache), **environ},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,  # all native code is compiled anew, perhaps beside other tests
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     last = done.stdout.splitlines()[-1]

@@ -100,7 +100,7 @@ def test_a_mistake_is_told_to_whoever_made_it(options, said):
     assert "\n" not in str(error.value) and not one.waiting
 
 
-@pytest.mark.parametrize("prompt, said", [(None, "no token id"), (5.5, "no token id"), ([1.7], "1.7 in the prompt"), ([True], "True"), ([], "no tokens"), ([-1], "none of the model's")])
+@pytest.mark.parametrize("prompt, said", [(None, "no token id"), (5.5, "no token id"), ([1.7], "1.7 is no token id"), ([True], "True"), ([], "no tokens"), ([-1], "none of the model's")])
 def test_a_prompt_is_text_or_token_ids(prompt, said):
     with pytest.raises(UserError, match=said):
         made().submit(prompt)

@@ -34,7 +34,8 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import constrained, decode, pool, rows, speculation
-from pikojax.infer.request import Generation, Options, Piece, Request, check_length, prompt_ids, token_ids
+from pikojax.infer.handle import Handle, listened_to
+from pikojax.infer.request import Options, Request, check_length, prompt_ids, token_ids
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
 from pikojax.qtensor import QTensor
@@ -56,43 +57,6 @@ class EngineConfig:
 
 class Busy(UserError):
     """The queue is full."""
-
-
-class Handle:
-    """A request that was submitted. Iterating gives its text as it comes."""
-
-    def __init__(self, engine: "Engine", request: Request):
-        self._engine, self._request = engine, request
-
-    def __iter__(self) -> Iterator[str]:
-        return (piece.text for piece in self.pieces() if piece.text)
-
-    def pieces(self) -> Iterator[Piece]:
-        while True:
-            ended = self._request.stopped is not None  # asked first: what was put before the end is there then
-            while self._request.pieces:
-                yield self._request.pieces.popleft()
-            if ended:
-                break
-            self._engine._step_for(self._request)
-            if not self._request.pieces and self._request.stopped is None:
-                yield Piece("", [])  # so that whoever reads may cancel while a long prompt is read
-        if self._request.error is not None:
-            raise self._request.error
-
-    def result(self) -> Generation:
-        """The whole, once it is there."""
-        for _ in self.pieces():
-            pass
-        return self._request.result()
-
-    def cancel(self) -> None:
-        """Ends it; its slot is free when this returns."""
-        self._engine._cancel(self._request)
-
-    @property
-    def done(self) -> bool:
-        return self._request.stopped is not None
 
 
 class Engine:
@@ -140,7 +104,7 @@ class Engine:
     def generate(self, prompt: str | Sequence[int], *, stream: bool = False, **options):
         """A `Generation`; with `stream` an iterator over its text, which ends the request when nobody listens any more."""
         handle = self.submit(prompt, **options)
-        return _listened_to(handle) if stream else handle.result()
+        return listened_to(handle) if stream else handle.result()
 
     def stream(self, prompt: str | Sequence[int], **options) -> Iterator[str]:
         return self.generate(prompt, stream=True, **options)
@@ -405,13 +369,6 @@ class Engine:
         one = jax.eval_shape(lambda: self.model.new_cache(self.cfg, 1, pool.BLOCK, self.dtype))
         block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
         return min(self.config.slots * whole, max(whole, _memory_bytes() // 4 // block_bytes))
-
-
-def _listened_to(handle: Handle) -> Iterator[str]:
-    try:
-        yield from handle
-    finally:
-        handle.cancel()
 
 
 def _memory_bytes() -> int:

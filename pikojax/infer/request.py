@@ -54,7 +54,7 @@ class Options:
         return any(x is not None for x in (self.json_schema, self.regex, self.choices, self.grammar))
 
     def check(self, vocab_size: int) -> None:
-        require(is_whole(self.max_tokens) and self.max_tokens >= 1, f"max_tokens = {self.max_tokens!r}; give a whole number, 1 or more")
+        require(is_whole(self.max_tokens) and self.max_tokens >= 1, f"max_tokens = {self.max_tokens!r}; give 1 or more, a whole number")
         require(is_whole(self.seed) and 0 <= self.seed < 2**32, f"seed = {self.seed!r}; give a whole number from 0 to 4294967295")
         told = self.logprobs is None or (is_whole(self.logprobs) and 0 <= self.logprobs <= MOST_TOP)
         require(told, f"logprobs = {self.logprobs!r}; give a whole number from 0 to {MOST_TOP}")
@@ -225,17 +225,18 @@ def is_whole(x) -> bool:
     return isinstance(x, Integral) and not isinstance(x, bool)
 
 
-def token_ids(ids: Sequence[int], vocab_size: int, where: str = "the prompt", least: int = 1) -> list[int]:
+def token_ids(ids: Sequence[int], vocab_size: int, where: str = "", least: int = 1) -> list[int]:
     """As Python's integers, from a list or an array."""
     try:
         ids = list(ids)
     except TypeError:
         ids = [ids]
+    where = f" in {where}" if where else ""
     wrong = [i for i in ids if not is_whole(i)]
-    require(not wrong, f"{wrong[0]!r:.60} in {where} is no token id; give whole numbers" if wrong else "")
-    require(len(ids) >= least, f"{where} has no tokens; give one or more")
+    require(not wrong, f"{wrong[0]!r:.60}{where} is no token id; give whole numbers" if wrong else "")
+    require(len(ids) >= least, "the prompt has no tokens; give one or more")
     wrong = [i for i in ids if not 0 <= i < vocab_size]
-    require(not wrong, f"token {wrong[0] if wrong else 0} in {where} is none of the model's {vocab_size} tokens; use its own tokenizer")
+    require(not wrong, f"token {wrong[0] if wrong else 0}{where} is none of the model's {vocab_size}; use its own tokenizer")
     return [int(i) for i in ids]
 
 

@@ -171,6 +171,8 @@ inline Bytes look_up(const uint8_t (&table)[16], Bytes indices) {
 
 constexpr int kChains = 1;
 
+inline Ints add_pairs(Ints sum, __m256i pairs) { return sum + (Ints)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+
 // Sums stay in 16 bits, two products to each, for as many steps as they are sure to fit: eight with codes up to 15. Codes above 127,
 // of which not even two products fit, become two factors of four bits.
 template <int kMost>

@@ -1,0 +1,55 @@
+"""A request in the hands of whoever asked: its text as it comes, its result, its end.
+
+    handle = engine.submit("Once …")        for piece in handle: …        handle.result()        handle.cancel()
+
+Leaves out: what the engine does about it (engine.py).
+"""
+
+from collections.abc import Iterator
+
+from pikojax.infer.request import Generation, Piece, Request
+
+
+class Handle:
+    """A request that was submitted. Iterating gives its text as it comes."""
+
+    def __init__(self, engine, request: Request):
+        self._engine, self._request = engine, request
+
+    def __iter__(self) -> Iterator[str]:
+        return (piece.text for piece in self.pieces() if piece.text)
+
+    def pieces(self) -> Iterator[Piece]:
+        while True:
+            ended = self._request.stopped is not None  # asked first: what was put before the end is there then
+            while self._request.pieces:
+                yield self._request.pieces.popleft()
+            if ended:
+                break
+            self._engine._step_for(self._request)
+            if not self._request.pieces and self._request.stopped is None:
+                yield Piece("", [])  # so that whoever reads may cancel while a long prompt is read
+        if self._request.error is not None:
+            raise self._request.error
+
+    def result(self) -> Generation:
+        """The whole, once it is there."""
+        for _ in self.pieces():
+            pass
+        return self._request.result()
+
+    def cancel(self) -> None:
+        """Ends it; its slot is free when this returns."""
+        self._engine._cancel(self._request)
+
+    @property
+    def done(self) -> bool:
+        return self._request.stopped is not None
+
+
+def listened_to(handle: Handle) -> Iterator[str]:
+    """Its text, as long as somebody wants it: whoever stops listening ends it."""
+    try:
+        yield from handle
+    finally:
+        handle.cancel()
