@@ -58,9 +58,9 @@ def test_a_row_that_slides_waits_for_room_that_others_still_read():
     prompt = ids(200)
     many = made(context=256, cache_tokens=320)
     many.generate(prompt, max_tokens=1)  # from now on its blocks are known, and shared
-    first, second = many.submit(prompt, max_tokens=120, slide=True), many.submit(prompt + [1], max_tokens=30)
+    first, second = many.submit(prompt, max_tokens=120, slide=True), many.submit(prompt + [1], max_tokens=55)
     many.run()
-    assert len(first.result().ids) == 120 and len(second.result().ids) == 30
+    assert len(first.result().ids) == 120 and len(second.result().ids) == 55
     everything = many.pool.take(many.pool.n_free)  # each block once, and all of them
     assert sorted(everything) == list(range(1, many.pool.n_blocks))
     solo = made(context=256, cache_tokens=320, slots=1, remember=False)
