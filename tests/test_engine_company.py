@@ -69,7 +69,7 @@ def test_a_row_that_slides_waits_for_room_that_others_still_read():
 
 def test_a_constraint_that_fails_ends_its_own_request_alone(monkeypatch):
     many = made()
-    held, free = many.submit("the cat", choices=["yes, it is"], max_tokens=9), many.submit("the dog", max_tokens=9, seed=4)
+    free, held = many.submit("the dog", max_tokens=60, seed=4), many.submit("the cat", choices=["yes, it is"], max_tokens=9)  # who writes already
     mask = constrained.Choices.mask
 
     def fails_later(self):
@@ -80,7 +80,7 @@ def test_a_constraint_that_fails_ends_its_own_request_alone(monkeypatch):
     many.run()
     with pytest.raises(UserError, match="nothing may follow"):
         held.result()
-    assert free.result().ids == made(slots=1).generate("the dog", max_tokens=9, seed=4).ids
+    assert free.result().ids == made(slots=1).generate("the dog", max_tokens=60, seed=4).ids
 
 
 @pytest.mark.parametrize(
