@@ -1,6 +1,7 @@
 // 2^x for x ≤ 0, which is all that softmax needs: 2^n · 2^f, n = round(x), f = x − n in [−½, ½], 2^f by a polynomial of degree 6.
 //   exactly 1 at 0, exactly 0 from −127 down (and so for minus infinity); what is no number stays so. Error 2e-9, then rounding.
-// And tanh x = sign x · (1 − e) / (1 + e), e = e^(−2 |x|), to an absolute 2e-7.
+// And tanh x = sign x · (1 − e) / (1 + e), e = e^(−2 |x|), to an absolute 2e-7; where x is small, and 1 − e would
+// leave few digits, x − x³/3 + 2x⁵/15.
 // Leaves out: x above 0; results below 2^-126, which become zero.
 #pragma once
 #include "simd.h"
@@ -20,6 +21,7 @@ inline Floats exp2_of_negative(Floats x) {
 }
 
 inline Floats tanh_of(Floats x) {
+  const Floats square = x * x, small = multiply_add(x * square, multiply_add(square, all_lanes(2.0f / 15), all_lanes(-1.0f / 3)), x);
   const Floats e = exp2_of_negative(larger(x, -x) * all_lanes(-2.88539008f)), size = (all_lanes(1.0f) - e) / (all_lanes(1.0f) + e);
-  return choose(x < Floats{}, -size, size);
+  return choose(square < all_lanes(0.01f), small, choose(x < Floats{}, -size, size));
 }
