@@ -11,6 +11,8 @@ import pytest
 if importlib.util.find_spec("pikojax") is None:  # a checkout that is not installed can be tested too
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from pikojax.native import cpu  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -26,6 +28,16 @@ def cache_of_the_tests(tmp_path_factory):
             (shared / "cache").mkdir(mode=0o700, exist_ok=True)  # what one has built the others need not
             patch.setenv("PIKOJAX_CACHE", str(shared / "cache"))
         yield
+
+
+@pytest.fixture(params=["best", *(pytest.param(path, marks=pytest.mark.exhaustive) for path in cpu.PATHS)])
+def path(request, monkeypatch):
+    """The path of native code that this processor takes; the exhaustive tests force each that it can run."""
+    if request.param != "best":
+        if not cpu.PATHS[request.param] <= cpu.features():
+            pytest.skip(f"this processor has no {request.param}")
+        monkeypatch.setenv("PIKOJAX_CPU", request.param)
+    return cpu.chosen_path()
 
 
 @pytest.hookimpl(tryfirst=True)

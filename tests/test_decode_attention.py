@@ -35,16 +35,6 @@ SHAPES = {  # T, H, G, C, S, window
 }
 
 
-@pytest.fixture(params=["best", *(pytest.param(path, marks=pytest.mark.exhaustive) for path in cpu.PATHS)])
-def path(request, monkeypatch):
-    """The path that this processor takes; the slow half forces each that it can run."""
-    if request.param != "best":
-        if not cpu.PATHS[request.param] <= cpu.features():
-            pytest.skip(f"this processor has no {request.param}")
-        monkeypatch.setenv("PIKOJAX_CPU", request.param)
-    return cpu.chosen_path()
-
-
 def draw(B, T, H, G, C, S, seed=0):
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(shape).astype(np.float32) for shape in ((B, T, H, C), (B, G, S, C), (B, G, S, C)))
@@ -113,6 +103,24 @@ def test_scores_are_held_below_a_cap(path, name, how):
     length_B = np.asarray([150, 71], np.int32)
     got = jitted(getattr(attention, how), softcap=2.0, window=100)(q_BTHC, keys, values, length_B)
     assert nmse(got, exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B, 100, softcap=2.0)) < (LIMIT[name] if how == "native" else 1e-10)
+
+
+@needs_native
+@pytest.mark.parametrize("name, limit", [("int8", 1e-2), ("int8_g32", 1e-3)])
+def test_a_channel_that_stands_out_costs_little(path, name, limit):
+    q_BTHC, *pair = draw(1, 1, 4, 1, 128, 200)
+    q_BTHC[..., 5] *= 30
+    keys, values = (stored(x, format) for x, format in zip(pair, FORMATS[name], strict=True))
+    want = exact(q_BTHC, as_floats(keys, 128), as_floats(values, 128), [200])
+    assert nmse(jitted(attention.native)(q_BTHC, keys, values, np.asarray([200], np.int32)), want) < limit
+
+
+@needs_native
+@pytest.mark.parametrize("cap", [50.0, 1e6])
+def test_a_cap_that_hardly_holds_changes_nothing(path, cap):
+    q_BTHC, *pair = draw(1, 1, 4, 1, 64, 100)
+    want = exact(q_BTHC, *pair, [100], softcap=cap)
+    assert nmse(jitted(attention.native, softcap=cap)(q_BTHC, *pair, np.asarray([100], np.int32)), want) < 1e-10
 
 
 @needs_native

@@ -8,7 +8,7 @@ On a CPU, in float32, and when large enough, the three products are `native/gemm
 ones, as a decode step calls them, are `native/rows.cc`'s, which adds in the same order: a row's bits depend neither on the rows beside it nor on how
 many there are, nor any bit on the number of threads. Where a derivative is wanted, small products are XLA's, which fuses them. On a mesh, whose axes
 all split the batch, each device multiplies its own rows of a large product by the whole weight. Everything else is `reference`, XLA's product. A
-product that XLA alone computes can be differentiated forward too, the native ones only backward.
+product that XLA alone computes can be differentiated forward too, the native ones only backward; under vmap the native ones are called one by one.
 
 Leaves out: bfloat16, quantized weights.
 """

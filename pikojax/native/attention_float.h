@@ -1,4 +1,5 @@
-// One tile of attention in float32, for any format: rows are widened, keys turned so that 16 (8, 4) slots stand in one vector.
+// One tile of attention in float32, for any format: rows are widened, keys turned so that as many slots as a vector has lanes
+// stand in one.
 //   scores[m][s] = Σ_c q[m][c] · k[s][c]        o[m][c] = o[m][c] · fade[m] + share[m] · Σ_s p[m][s] · v[s][c]
 // Leaves out: softmax (attention.h).
 #pragma once

@@ -4,7 +4,7 @@
 // the greatest of the slots that the row sees: of the whole tile, mostly, but what a row's neighbours see must not touch its bits.
 // vpdpbusd multiplies unsigned by signed bytes, four at a time, into each of 16 sums. So keys are turned until a vector holds four
 // values of each of 16 slots, and values until it holds four slots of each of 16 columns; keys get an offset to be unsigned.
-// Scales are never negative (w is unsigned). Leaves out: other processors (attention_float.h serves them).
+// Scales are never negative (w is unsigned). Leaves out: other processors (attention_bytes.h for AVX2, attention_float.h for the rest).
 #pragma once
 #include <limits>
 

@@ -1,6 +1,6 @@
-// The float32 product by itself, for sanitizers: odd shapes in every order, in buffers of exactly their size, against a plain loop,
-// and the same bits whatever the number of threads. Prints "ok" and the number of products compared.
-#include "gemm.h"
+// The float32 products by themselves, for sanitizers: odd shapes in every order, in buffers of exactly their size, against a plain loop,
+// the same bits whatever the number of threads, and from the product of few rows (rows.h) too. Prints "ok" and the number of products compared.
+#include "rows.h"
 
 #include <atomic>
 #include <cmath>
@@ -43,6 +43,13 @@ bool check(int64_t M, int64_t N, int64_t K, bool left_transposed, bool right_tra
     if (first.empty()) first = out;
     if (!out.empty() && std::memcmp(first.data(), out.data(), out.size() * sizeof(float)) != 0) return false;
   }
+  if (!left_transposed) {
+    for (const int threads : {1, 5}) {
+      std::vector<float> out(M * N, NAN);
+      few_rows(left.data(), right.data(), right_transposed, out.data(), M, N, K, threads, InThreads{threads});
+      if (!out.empty() && std::memcmp(first.data(), out.data(), out.size() * sizeof(float)) != 0) return false;
+    }
+  }
   for (int64_t i = 0; i < M; ++i) {
     for (int64_t j = 0; j < N; ++j) {
       double sum = 0;
@@ -57,7 +64,7 @@ bool check(int64_t M, int64_t N, int64_t K, bool left_transposed, bool right_tra
 
 int main() {
   const int64_t shapes[][3] = {{0, 3, 4}, {3, 0, 4},  {3, 4, 0},   {1, 1, 1},     {1, 1, 500},  {1, 49, 7},   {9, 1, 193},
-                               {7, 5, 3}, {8, 48, 9}, {13, 97, 3}, {67, 50, 385}, {200, 3, 11}, {3, 900, 40}, {530, 70, 31}};
+                               {7, 5, 3}, {8, 48, 9}, {13, 97, 3}, {67, 50, 385}, {200, 3, 11}, {3, 900, 40}, {530, 70, 31}, {63, 259, 70}, {17, 65, 400}};
   int compared = 0;
   for (const auto& [M, N, K] : shapes) {
     for (int order = 0; order < 4; ++order, ++compared) {
