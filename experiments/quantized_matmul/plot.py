@@ -1,4 +1,4 @@
-"""results.jsonl → figure.png (a roofline for each processor) and table.md"""
+"""results.jsonl → figure.png (a roofline for each machine) and table.md"""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from figures import CYCLE, label, rows_of, spread, write_table
+from figures import CYCLE, by_device, label, rows_of, spread, write_tables
 
-HEADER = "processor|rows|K = N|format|µs|GB/s of weights|of bandwidth|GOP/s|of int8 peak|against XLA float32|NMSE".split("|")
+HEADER = "rows|K = N|format|µs|GB/s of weights|of bandwidth|GOP/s|of int8 peak|against XLA float32|NMSE".split("|")
 
 
-def roofline(ax, processor: str, rows: list[dict], colors: dict, marks: dict) -> None:
+def roofline(ax, device: str, rows: list[dict], colors: dict, marks: dict) -> None:
     bandwidth, peak = (spread([row[key] for row in rows])[0] for key in ("read_bandwidth_gb_per_s", "peak_gop_per_s"))
-    label(ax, processor, "operations per byte of weights", "GOP/s")
+    label(ax, device, "operations per byte of weights", "GOP/s")
     reach = np.geomspace(0.4, 3000, 200)
     roof = f"{bandwidth:.0f} GB/s, {peak:,.0f} GOP/s (medians)"
     ax.plot(reach, np.minimum(reach * bandwidth, peak), color="black", lw=1, label=roof)
@@ -27,7 +27,7 @@ def roofline(ax, processor: str, rows: list[dict], colors: dict, marks: dict) ->
     ax.legend(fontsize=7, frameon=False)
 
 
-def table_lines(processor: str, rows: list[dict]) -> list[list[str]]:
+def table_lines(rows: list[dict]) -> list[list[str]]:
     lines = []
     for key in dict.fromkeys((row["rows"], row["size"], row["format"]) for row in sorted(rows, key=lambda r: (r["rows"], r["size"]))):
         own = [row for row in rows if (row["rows"], row["size"], row["format"]) == key]
@@ -37,7 +37,7 @@ def table_lines(processor: str, rows: list[dict]) -> list[list[str]]:
         against = f"{spread(plain)[0] / middle['call_s']:.1f}×" if plain else "–"
         of_peak = "–" if key[2] == "float32" else f"{middle['gop_per_s'] / middle['peak_gop_per_s']:.0%}"
         speeds = [f"{middle['gb_per_s']:.1f}", f"{middle['of_bandwidth']:.0%}", f"{middle['gop_per_s']:,.0f}", of_peak]
-        start = [processor, str(key[0]), str(key[1]), key[2], f"{middle['call_s'] * 1e6:,.0f}"]
+        start = [str(key[0]), str(key[1]), key[2], f"{middle['call_s'] * 1e6:,.0f}"]
         lines.append([*start, *speeds, against, f"{middle['nmse']:.1e}"])
     return lines
 
@@ -47,18 +47,13 @@ def main() -> None:
     formats = [format for format in dict.fromkeys(row["format"] for row in rows) if format != "float32"]
     colors = {"float32": "0.6"} | dict(zip(formats, CYCLE))
     marks = dict(zip(sorted({row["size"] for row in rows}), "osD^"))
-    by_device = {device: [row for row in rows if row["device"] == device] for device in dict.fromkeys(row["device"] for row in rows)}
-    figure, panels = plt.subplots(
-        1, len(by_device), figsize=(6.4 * len(by_device), 4.8), dpi=130, layout="constrained", sharey=True, squeeze=False
-    )
+    machines = by_device(rows)
+    figure, panels = plt.subplots(1, len(machines), figsize=(6.4 * len(machines), 4.8), dpi=130, layout="constrained", sharey=True, squeeze=False)
     figure.suptitle("Products with quantized weights, 2 threads", fontsize=11)
-    lines = []
-    for ax, (device, own) in zip(panels[0], by_device.items()):
-        processor = device.partition(",")[0]
-        roofline(ax, processor, own, colors, marks)
-        lines += table_lines(processor, own)
+    for ax, (device, own) in zip(panels[0], machines.items(), strict=True):
+        roofline(ax, device, own, colors, marks)
     figure.savefig(here / "figure.png")
-    write_table(here, HEADER, lines, rows)
+    write_tables(here, HEADER, {device: table_lines(own) for device, own in machines.items()}, rows)
 
 
 main()
