@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def cache():
+    """That of all tests: compiling everything anew takes a minute, and tests/test_native.py sees to that with small sources."""
+    return os.environ["PIKOJAX_CACHE"]
 
 
 def run_doctor(cache, *arguments, **environ):
@@ -27,7 +28,7 @@ def run_doctor(cache, *arguments, **environ):
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PIKOJAX_CACHE": str(cache), **environ},
         capture_output=True,
         text=True,
-        timeout=400,  # all native code is compiled anew, perhaps beside other tests
+        timeout=400,  # what no test has needed yet is compiled first, perhaps beside other tests
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     last = done.stdout.splitlines()[-1]

@@ -94,7 +94,7 @@ def test_guesses_change_no_text(name, kind, temperature):
         assert drafting.submit(prompts()[0], max_tokens=24, temperature=0).result().accepted_per_round > 3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/test_drafters.py has it of a toy model
 def test_a_loop_that_keeps_guesses_unseen_is_found_out(monkeypatch):
     """The test above can fail: a drafter whose guesses are taken for granted writes other text."""
     monkeypatch.setattr(jnp, "cumprod", lambda x, axis: jnp.ones_like(x))
@@ -122,7 +122,7 @@ def test_a_cancelled_neighbour_changes_nothing():
         assert (got.ids == expected and got.stopped == "max_tokens") if i not in (1, 5) else (got.stopped == "cancelled" and expected[: len(got.ids)] == got.ids)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/test_drafters.py has it of a toy model, by every drafter
 def test_draws_follow_the_models_distribution_with_guesses_too():
     """One token drawn 2,000 times behind the same prompt, the drafter's guess verified each time: χ² does not reject."""
     ids, params = prompts()[0], weights("float32")

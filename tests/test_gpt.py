@@ -371,7 +371,7 @@ def test_gelu_in_bfloat16_keeps_its_left_tail():
     np.testing.assert_allclose(pull(jnp.ones_like(x))[0].astype(jnp.float32), slope, rtol=0.01, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows, segmented", [(6, True), pytest.param(6, False, marks=pytest.mark.slow), pytest.param(5, False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows, segmented", [(6, True), pytest.param(6, False, marks=pytest.mark.exhaustive), pytest.param(5, False, marks=pytest.mark.slow)])
 def test_attention_in_pieces_is_attention(rows, segmented, monkeypatch):
     monkeypatch.setenv("PIKOJAX_KERNELS", "reference")  # the fused kernel has tests of its own
     keys = jax.random.split(jax.random.key(0), 4)

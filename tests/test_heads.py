@@ -89,13 +89,12 @@ def test_train_heads_and_generate_with_them(here, capsys):  # noqa: F811
     assert result["run"] == "runs/tiny/heads" and result["steps"] == 4 and result["val_loss"] > 0
     assert main(["train", "--resume", "runs/tiny/heads", "train.steps=5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 5
-    for temperature in ("0", "1"):
-        told = []
-        for how in ("off", "heads", "heads=runs/tiny/heads"):
-            words = ["--max-tokens", "24", "--temperature", temperature, "--speculative", how, "--json"]
-            assert main(["generate", "runs/tiny", "--prompt", "Once", *words]) == 0
-            told.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
-        assert told[0]["ids"] == told[1]["ids"] == told[2]["ids"] and told[1]["accepted_per_round"] >= 1
+    told = []
+    for how in ("off", "heads", "heads=runs/tiny/heads"):
+        words = ["--max-tokens", "24", "--temperature", "1", "--speculative", how, "--json"]
+        assert main(["generate", "runs/tiny", "--prompt", "Once", *words]) == 0
+        told.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert told[0]["ids"] == told[1]["ids"] == told[2]["ids"] and told[1]["accepted_per_round"] >= 1
     assert "and no model" in refused(capsys, "generate", "runs/tiny/heads", "Once")
     assert main(["train", "tiny.toml", "run.dir=runs/other", "seed=7", "--json"]) == 0
     capsys.readouterr()

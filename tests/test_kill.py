@@ -57,7 +57,7 @@ def finish(process, told):
     return out
 
 
-@pytest.mark.parametrize("kills", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.exhaustive)])
 def test_kills_change_no_bit(tmp_path, kills):
     context = multiprocessing.get_context("forkserver")  # the imports, seconds, are paid once
     context.set_forkserver_preload(["test_kill", "orbax.checkpoint.experimental.v1"])

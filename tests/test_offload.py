@@ -38,7 +38,7 @@ def compiled(request, monkeypatch):
     compiled_step.cache_clear()
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["optimizer", "params", "both"])
+@pytest.mark.parametrize("way", [*(pytest.param(way, id=name, marks=pytest.mark.exhaustive) for way, name in zip(WAYS, ("optimizer", "params"))), pytest.param(BOTH, id="both")])
 def test_results_are_equal_bit_for_bit(way, compiled):
     plain, facts = run(config(optim=CLIPPED), 4)
     state, found = run(config(optim=CLIPPED, **way), 4)

@@ -328,7 +328,7 @@ def test_a_vocabulary_that_gives_no_ids_is_refused(tmp_path):
 # ---------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize("n", [250, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [250, pytest.param(10_000, marks=pytest.mark.exhaustive)])
 def test_random_damage_is_refused_or_harmless(n, tmp_path):
     rng = random.Random(n)
     whole = {"x.model": model([*SOME, ("ab", -1, 1)], [(3, 2)], [(2, b"\x08\0\0\0" + bytes(8) + b"a\0"), (3, 1)])}

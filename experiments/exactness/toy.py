@@ -38,7 +38,7 @@ def guessing(name: str, n: int):
     if name == "lookup":
         return drafters.Lookup((2,), shortest=1), None, lambda token_B, _: (jnp.concatenate([rows(PROMPT), token_B[:, None], rows([0] * 9)], axis=1), jnp.full((n,), len(PROMPT) + 1))
     if name == "draft":
-        _, _, cache = read(weights(1), PROMPT[:-1], n)
+        *_, cache = read(weights(1), PROMPT[:-1], n)
         return drafters.DraftModel(LLAMA.forward, CFG, (2,)), weights(1), lambda *_: (cache, rows(PROMPT)[:, -1])
     if name == "heads":
         return drafters.Heads(LLAMA.unembed, (2,)), some_heads(), lambda _, hidden_BD: hidden_BD
@@ -55,7 +55,7 @@ def drawn_texts(name: str, n: int) -> tuple[np.ndarray, float]:
     """(the number of each of n texts of N tokens, how many tokens a round)"""
     drafter, draft_params, kept = guessing(name, n)
     params, settings, key_B, P = weights(0), sampling.make_settings(n, V, **SAMPLING), jax.random.split(jax.random.key(7), n), len(PROMPT)
-    logits_BV, hidden_BTD, cache = read(params, PROMPT, n)
+    logits_BV, hidden_BTD, _, cache = read(params, PROMPT, n)
     first_B = np.asarray(decode.draw(logits_BV, key_B, jnp.full((n,), P), settings))
     done_B, draft = jnp.zeros((n,), bool), kept(first_B, hidden_BTD[:, P - 1])
     state = decode.State(cache, jnp.asarray(first_B), jnp.full((n,), P + 1), done_B, None, draft, jnp.zeros((n,)), jnp.zeros((n,)))  # all of it is given away
