@@ -1,5 +1,6 @@
 """What one request does never reaches another: its mistakes, its constraint, its sliding, its reader who leaves."""
 
+import dataclasses
 import functools
 import threading
 
@@ -163,3 +164,47 @@ def test_a_prompt_is_read_in_pieces_that_a_step_has_time_for_while_others_write(
     assert one._read_block() == 64
     one.read_token_s = 1e-9
     assert one._read_block() == decode.BLOCK
+
+
+# ---------------------------------------------------------------- what cannot be
+
+
+def test_a_stream_that_nobody_began_to_read_ends_its_request():
+    one = made(slots=1)
+    text = one.stream("once", max_tokens=200)
+    del text
+    assert not one.waiting and not one.step()
+
+
+def test_logits_that_are_no_numbers_end_their_request_alone():
+    cfg, bad, fine = dataclasses.replace(CFG, tie=False), 30, dict(max_tokens=8, temperature=0, logit_bias={30: float("-inf")})
+    params = {**weights(), "head": weights()["embed"].T, "embed": weights()["embed"].at[bad].set(jnp.nan)}
+    two = Engine(LLAMA, cfg, params, TOKENIZER, EngineConfig(slots=2, remember=False))
+    for prompt, options in (([bad, 1], fine), ([2, 1], fine | {"logit_bias": {bad: 1000}})):  # in the prompt; or drawn, and read in the next step
+        ill, well = two.submit(prompt, **options), two.submit([2, 1], **fine)
+        assert len(well.result().ids) == 8
+        with pytest.raises(UserError, match="logits are no numbers"):
+            ill.result()
+
+
+@pytest.mark.parametrize(
+    "prompt, options, said",
+    [
+        (5, {}, "5 is no token id"),
+        ([1], {"stop_ids": 3}, "3 in stop_ids is no token id"),
+        ([1], {"temperature": 1e39}, "temperature = 1e.39; give 0"),
+        ([1], {"temperature": 10**400}, "give 0"),
+        ([1], {"logit_bias": {0: 1e39}}, "in logit_bias; give a number"),
+        ([1], {"logit_bias": {0: 10**400}}, "in logit_bias; give a number"),
+        ([1], {"top_k": 2.7}, "top_k = 2.7; give a whole number"),
+        ([1], {"presence_penalty": -1e39}, "presence_penalty = -1e.39"),
+    ],
+)
+def test_what_no_request_can_ask(prompt, options, said):
+    with pytest.raises(UserError, match=said):
+        made().submit(prompt, **options)
+
+
+def test_a_forbidden_token_stays_forbidden_at_any_temperature():
+    ids = made().generate([1, 2], max_tokens=12, temperature=1e6, logit_bias={0: float("-inf")}).ids
+    assert 0 not in ids

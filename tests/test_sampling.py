@@ -198,7 +198,7 @@ def all_of(rows):
     """What `shape` takes for rows of the strategy."""
     columns = list(zip(*rows, strict=True))
     t, k, p, *rest = (np.asarray(column, np.float32) for column in columns[:7])
-    settings = Settings(t, k.astype(np.int32), p, np.full(len(rows), V, np.int32), *rest)
+    settings = Settings(t, k.astype(np.int32), p, np.full(len(rows), V, np.int32), *rest, np.ones(len(rows), np.float32))
     drawn_BV = np.stack([np.bincount(drawn, minlength=V) for drawn in columns[8]]).astype(np.int32)
     prompt_BV = np.stack([np.isin(np.arange(V), prompt) for prompt in columns[7]])
     rng = np.random.default_rng(columns[9])

@@ -10,7 +10,7 @@ import pytest
 
 from pikojax.config import GPTConfig, UserError
 from pikojax.infer.generate import generate
-from pikojax.infer.uncertainty import Token, calibration_error, fit_temperature, generate_with_uncertainty, in_colours, measure
+from pikojax.infer.uncertainty import Confidence, Token, calibration_error, fit_temperature, generate_with_uncertainty, in_colours, measure
 from pikojax.infer.uncertainty import sureness, view
 from pikojax.models import catalog
 from pikojax.models import cache as kv
@@ -101,12 +101,12 @@ def test_each_token_has_the_numbers_of_its_own_place():
     ids = [*ENDLESS.encode("abc").tolist(), *(token.id for token in told.tokens)]
     logits_NV = PARAMS["table"][np.asarray(ids[2:-1])][:, : ENDLESS.vocab_size]
     wanted = measure(logits_NV, 2.0)
-    np.testing.assert_allclose([token.max_prob for token in told.tokens], wanted.max_prob_B, atol=1e-5)
-    np.testing.assert_allclose([token.entropy_nats for token in told.tokens], wanted.entropy_nats_B, atol=1e-5)
-    np.testing.assert_allclose([token.margin for token in told.tokens], wanted.margin_B, atol=1e-5)
+    np.testing.assert_allclose([token.sure.max_prob for token in told.tokens], wanted.max_prob_B, atol=1e-5)
+    np.testing.assert_allclose([token.sure.entropy_nats for token in told.tokens], wanted.entropy_nats_B, atol=1e-5)
+    np.testing.assert_allclose([token.sure.margin for token in told.tokens], wanted.margin_B, atol=1e-5)
     own = np.asarray(jax.nn.softmax(logits_NV / 2, axis=-1))[np.arange(6), ids[3:]]
-    np.testing.assert_allclose([token.probability for token in told.tokens], own, atol=1e-5)
-    assert told.tokens[0].own is None and sureness(told.tokens[0]) == told.tokens[0].max_prob and min(own) < max(own)
+    np.testing.assert_allclose([token.sure.probability for token in told.tokens], own, atol=1e-5)
+    assert told.tokens[0].sure.own is None and sureness(told.tokens[0]) == told.tokens[0].sure.max_prob and min(own) < max(own)
 
 
 def test_a_full_context_ends_the_text():
@@ -117,14 +117,14 @@ def test_a_full_context_ends_the_text():
 def test_a_models_own_head_is_told_place_by_place():
     told = generate_with_uncertainty(TABLE, CFG, WITH_HEAD, ENDLESS, "abc", max_tokens=4, temperature=1.0)
     before = [ENDLESS.token_to_id("c"), *(token.id for token in told.tokens)][:-1]
-    assert [token.own for token in told.tokens] == [id / 16 for id in before]
+    assert [token.sure.own for token in told.tokens] == [id / 16 for id in before]
     assert [sureness(token) for token in told.tokens] == [1 - id / 16 for id in before]
 
 
 HOSTILE = [
-    Token(1, "sure", 0.95, 0.95, 0.1, 0.9, None),
-    Token(2, " \x1b[31mred\u202e\nnext", 0.1, 0.1, 3.0, 0.0, None),
-    Token(3, "[bold]x", 0.5, 0.5, 1.0, 0.2, None),
+    Token(1, "sure", Confidence(0.95, 0.1, 0.9, 0.95, None)),
+    Token(2, " \x1b[31mred\u202e\nnext", Confidence(0.1, 3.0, 0.0, 0.1, None)),
+    Token(3, "[bold]x", Confidence(0.5, 1.0, 0.2, 0.5, None)),
 ]
 
 

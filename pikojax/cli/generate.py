@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> dict:
         print(shown(prompt), end="", flush=True)
     if args.uncertainty:
         result = handle.result()
-        show_uncertainty(loaded.tokenizer, result)
+        show_uncertainty(loaded.tokenizer, result, handle.prompt_ids)
     else:
         for text in handle:
             print(shown(text), end="", flush=True)
@@ -98,15 +98,10 @@ def opened(args: argparse.Namespace, needs_tokenizer: bool = True):
     return loaded, Engine.of(loaded, EngineConfig(slots=1, step_s=0.1, cache=args.cache, speculative=args.speculative))
 
 
-def show_uncertainty(tokenizer, result) -> None:
-    from pikojax.infer.uncertainty import Token, in_colours, view
+def show_uncertainty(tokenizer, result, prompt_ids=()) -> None:
+    from pikojax.infer.uncertainty import in_colours, tokens_of, view
 
-    stream, tokens = tokenizer.stream(), []
-    for id, sure in zip(result.ids, result.confidence, strict=True):
-        tokens.append(Token(id, stream.push(id), sure[0], *sure, None))
-    if tokens and (rest := stream.finish()):
-        tokens[-1] = tokens[-1]._replace(text=tokens[-1].text + rest)
-    coloured = view(tokens, in_colours(sys.stdout))
+    coloured = view(tokens_of(tokenizer, result, prompt_ids), in_colours(sys.stdout))
     if isinstance(coloured, str):
         return print(coloured, flush=True)
     from rich.console import Console

@@ -35,8 +35,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pikojax.infer.sampling import Seen, Settings, log_probs, sample
-from pikojax.infer.uncertainty import measure
+from pikojax.infer.sampling import BROKEN, Seen, Settings, log_probs, sample
+from pikojax.infer.uncertainty import Confidence, confidence, head_of
 from pikojax.models import layers
 from pikojax.models.layers import Model
 
@@ -77,7 +77,7 @@ class Told(NamedTuple):
     logprob: Any = None
     top_ids: Any = None
     top_logprobs: Any = None
-    confidence: Any = None  # [..., 3]: largest probability, entropy in nats, largest minus second largest
+    confidence: Any = None  # [..., 5]: uncertainty.Confidence
 
 
 class Drawn(NamedTuple):
@@ -116,7 +116,7 @@ def prefill(model: Model, cfg, params, cache, tokens_BT: np.ndarray, length_B: n
     logits_BV = jnp.zeros((len(length_B), cfg.vocab_size), jnp.float32)
     for start in range(0, int(length_B.max()), block):
         n_B = np.clip(length_B - start, 0, block).astype(np.int32)
-        logits_BV, _, cache = extend(model.forward, cfg, params, cache, logits_BV, padded(tokens_BT, start, int(n_B.max()), block), n_B)
+        logits_BV, _, _, cache = extend(model.forward, cfg, params, cache, logits_BV, padded(tokens_BT, start, int(n_B.max()), block), n_B)
     return logits_BV, cache
 
 
@@ -129,7 +129,8 @@ def padded(tokens_BT: np.ndarray, start: int, n: int, block: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3, 4))
 def extend(forward, cfg, params, cache, logits_BV, tokens_BT, n_B):
-    """One block of which row b has n_B[b] true tokens; a row with none keeps its logits. → logits, hidden [B, T, D], cache"""
+    """One block of which row b has n_B[b] true tokens; a row with none keeps its logits. → logits, hidden [B, T, D],
+    what the model's own head says of the last token [B] or None, cache"""
     before_B, last_B = cache.length_B, jnp.maximum(n_B - 1, 0)
     if _can_pick(forward):
         out, cache = forward(cfg, params, tokens_BT, cache, pick_B=last_B)
@@ -137,7 +138,10 @@ def extend(forward, cfg, params, cache, logits_BV, tokens_BT, n_B):
     else:
         out, cache = forward(cfg, params, tokens_BT, cache)
         last_BV = jnp.take_along_axis(out.logits, last_B[:, None, None], axis=1)[:, 0]
-    return jnp.where(n_B[:, None] > 0, last_BV, logits_BV), out.hidden, cache.rollback(before_B + n_B)
+    own_B = head_of(out)
+    if own_B is not None:  # of one position a row, or of each
+        own_B = own_B[:, 0] if own_B.shape[1] == 1 else jnp.take_along_axis(own_B, last_B[:, None], axis=1)[:, 0]
+    return jnp.where(n_B[:, None] > 0, last_BV, logits_BV), out.hidden, own_B, cache.rollback(before_B + n_B)
 
 
 @functools.cache
@@ -157,15 +161,16 @@ def keys_at(key_B, position_B):
 
 @jax.jit
 def draw(logits_BV, key_B, position_B, settings: Settings, seen=None, bias_BV=None, allowed_BV=None):
-    """The token of each row at its position."""
-    return sample(logits_BV, lambda: keys_at(key_B, position_B), settings, seen, bias_BV, allowed_BV)
+    """The token of each row at its position; `BROKEN`, which ends the row as a stop token does, where its logits are no numbers."""
+    token_B = sample(logits_BV, lambda: keys_at(key_B, position_B), settings, seen, bias_BV, allowed_BV)
+    return jnp.where(jnp.isfinite(jnp.max(logits_BV, axis=1)), token_B, BROKEN)
 
 
 @functools.partial(jax.jit, static_argnums=(0,))
-def first(how: How, logits_BV, key_B, position_B, settings: Settings, seen=None, bias_BV=None, allowed_BV=None):
-    """After prefill: the token of each row at its position, and what is told of it."""
+def first(how: How, logits_BV, own_B, key_B, position_B, settings: Settings, seen=None, bias_BV=None, allowed_BV=None):
+    """After prefill (`extend` gives `own_B`): the token of each row at its position, and what is told of it."""
     token_B = draw(logits_BV, key_B, position_B, settings, seen, bias_BV, allowed_BV)
-    return token_B, _told(how, logits_BV, token_B, settings)
+    return token_B, _told(how, logits_BV, own_B, token_B, settings)
 
 
 @functools.partial(jax.jit, static_argnums=(0,), donate_argnums=(3,))
@@ -223,7 +228,7 @@ def _round(how: How, k: int, params, draft_params, settings, key_B, stops_E, bud
     if k:
         draft_BK, n_B, state = drafter.propose(how, k, params, draft_params, state, settings, key_B)
     out, cache = how.forward(how.cfg, params, jnp.concatenate([state.token_B[:, None], draft_BK], axis=1), state.cache)
-    drawn_BT, told = _draw_each(how, out.logits, state, draft_BK, settings, key_B, bias_BV, allowed_BV)
+    drawn_BT, told = _draw_each(how, out.logits, head_of(out), state, draft_BK, settings, key_B, bias_BV, allowed_BV)
     right_BK = (draft_BK == drawn_BT[:, :-1]) & (jnp.arange(k)[None, :] < n_B[:, None])
     kept_B = jnp.sum(jnp.cumprod(right_BK.astype(jnp.int32), axis=1), axis=1)
     stop_BT = is_stop(drawn_BT, stops_E)
@@ -252,7 +257,7 @@ def _round(how: How, k: int, params, draft_params, settings, key_B, stops_E, bud
     return after, drawn._replace(tokens_BN=tokens_BN, told=jax.tree.map(into, drawn.told, told), **counts)
 
 
-def _draw_each(how: How, logits_BTV, state: State, draft_BK, settings: Settings, key_B, bias_BV, allowed_BV):
+def _draw_each(how: How, logits_BTV, own_BT, state: State, draft_BK, settings: Settings, key_B, bias_BV, allowed_BV):
     """The token after each position, as plain decoding would draw it, and what is told of it."""
     B, T, V = logits_BTV.shape
     each = lambda tree: jax.tree.map(lambda x_B: jnp.repeat(x_B, T, axis=0), tree)
@@ -264,19 +269,14 @@ def _draw_each(how: How, logits_BTV, state: State, draft_BK, settings: Settings,
     position_N = (state.position_B[:, None] + jnp.arange(T, dtype=jnp.int32)[None, :]).reshape(-1)
     logits_NV, settings_N = logits_BTV.reshape(B * T, V), each(settings)
     drawn_N = draw(logits_NV, each(key_B), position_N, settings_N, seen, each(bias_BV), each(allowed_BV))
-    told = _told(how, logits_NV, drawn_N, settings_N)
+    told = _told(how, logits_NV, None if own_BT is None else own_BT.reshape(B * T), drawn_N, settings_N)
     return drawn_N.reshape(B, T), jax.tree.map(lambda x_N: x_N.reshape(B, T, *x_N.shape[1:]), told)
 
 
-def _told(how: How, logits_NV, token_N, settings_N: Settings) -> Told:
+def _told(how: How, logits_NV, own_N, token_N, settings_N: Settings) -> Told:
     probs = log_probs(logits_NV, token_N, how.n_top, settings_N.n_tokens_B) if how.n_top is not None else (None,) * 3
-    return Told(*probs, confidence(logits_NV, settings_N.n_tokens_B) if how.confidence else None)
-
-
-def confidence(logits_NV, n_tokens_N):
-    """float32 [N, 3]: the largest probability, the entropy in nats, the largest minus the second largest."""
-    known_NV = jnp.arange(logits_NV.shape[1])[None, :] < n_tokens_N[:, None]
-    return jnp.stack(measure(jnp.where(known_NV, logits_NV.astype(jnp.float32), -jnp.inf))[:3], axis=1)
+    sure_N5 = confidence(logits_NV, token_N, settings_N.n_tokens_B, settings_N.calibration_B, own_N) if how.confidence else None
+    return Told(*probs, sure_N5)
 
 
 def _room_for(how: How, like_BN) -> Told:
@@ -284,7 +284,7 @@ def _room_for(how: How, like_BN) -> Told:
     if how.n_top is not None:
         n_top = (*like_BN.shape, how.n_top)
         told = told._replace(logprob=like_BN, top_ids=jnp.zeros(n_top, jnp.int32), top_logprobs=jnp.zeros(n_top))
-    return told._replace(confidence=jnp.zeros((*like_BN.shape, 3))) if how.confidence else told
+    return told._replace(confidence=jnp.zeros((*like_BN.shape, len(Confidence._fields)))) if how.confidence else told
 
 
 def best_width(drafter, state: State, active_B, costs_W):
@@ -297,6 +297,6 @@ def best_width(drafter, state: State, active_B, costs_W):
 
 
 def is_stop(token, stops_E):
-    """`token` [B] or [B, T]; `stops_E` for all rows, or [B, E]."""
+    """`token` [B] or [B, T]; `stops_E` for all rows, or [B, E]. `BROKEN` always is."""
     stops = stops_E if stops_E.ndim == 1 else stops_E.reshape(stops_E.shape[0], *[1] * (token.ndim - 1), -1)
-    return jnp.any(token[..., None] == (stops.reshape(*[1] * token.ndim, -1) if stops.ndim == 1 else stops), axis=-1)
+    return jnp.any(token[..., None] == (stops.reshape(*[1] * token.ndim, -1) if stops.ndim == 1 else stops), axis=-1) | (token == BROKEN)

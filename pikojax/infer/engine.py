@@ -34,7 +34,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import constrained, decode, pool, rows, speculation
-from pikojax.infer.handle import Handle, listened_to
+from pikojax.infer.handle import Handle, Listening
 from pikojax.infer.request import Options, Request, check_length, prompt_ids, token_ids
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
@@ -104,7 +104,7 @@ class Engine:
     def generate(self, prompt: str | Sequence[int], *, stream: bool = False, **options):
         """A `Generation`; with `stream` an iterator over its text, which ends the request when nobody listens any more."""
         handle = self.submit(prompt, **options)
-        return listened_to(handle) if stream else handle.result()
+        return Listening(handle) if stream else handle.result()
 
     def stream(self, prompt: str | Sequence[int], **options) -> Iterator[str]:
         return self.generate(prompt, stream=True, **options)
@@ -120,7 +120,7 @@ class Engine:
         else:
             ids = token_ids(prompt, self.cfg.vocab_size)
             check_length(ids, self.context)
-        request = Request(ids, ids if len(prompt) else [], asked, self.tokenizer, self.eos_ids, self.cfg, self._constraint(asked))
+        request = Request(ids, [] if isinstance(prompt, str) and not prompt else ids, asked, self.tokenizer, self.eos_ids, self.cfg, self._constraint(asked))
         needed = self._blocks_of(request)
         most = self.pool.n_blocks - 1
         require(needed <= most, f"the request needs {needed * pool.BLOCK} tokens of cache, there are {most * pool.BLOCK}; raise cache_tokens")
@@ -246,7 +246,7 @@ class Engine:
         view, n_B = self._view([request], 1), np.asarray([n], np.int32)
         nothing_BV = jnp.zeros((1, self.cfg.vocab_size), jnp.float32)
         began_s = time.perf_counter()
-        logits_BV, hidden_BTD, view = decode.extend(self.model.forward, self.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
+        logits_BV, hidden_BTD, own_B, view = decode.extend(self.model.forward, self.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
         self._keep(view)
         logits_BV.block_until_ready()
         # A call that compiled says little: the next one may be sooner by any factor, and later by two.
@@ -260,7 +260,7 @@ class Engine:
         request.find_mask()
         how, extras = rows.how([request], self.model.forward, self.cfg, None), rows.extras([request], 1, self.cfg.vocab_size)
         position_B = np.asarray([len(request.ids)], np.int32)
-        token_B, told = decode.first(how, logits_BV, request.key[None], position_B, request.settings, *extras)
+        token_B, told = decode.first(how, logits_BV, own_B, request.key[None], position_B, request.settings, *extras)
         self.reading.popleft()
         self.writing.append(request)
         if self.speculation:

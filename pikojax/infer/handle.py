@@ -43,13 +43,28 @@ class Handle:
         self._engine._cancel(self._request)
 
     @property
+    def prompt_ids(self) -> list[int]:
+        """The prompt's tokens; none of an empty one."""
+        return self._request.shown_from
+
+    @property
     def done(self) -> bool:
         return self._request.stopped is not None
 
 
-def listened_to(handle: Handle) -> Iterator[str]:
-    """Its text, as long as somebody wants it: whoever stops listening ends it."""
-    try:
-        yield from handle
-    finally:
-        handle.cancel()
+class Listening:
+    """A request's text, as long as somebody wants it: whoever lets go of it, begun or not, ends the request."""
+
+    def __init__(self, handle: Handle):
+        self._handle, self._texts = handle, iter(handle)
+
+    def __iter__(self) -> "Listening":
+        return self
+
+    def __next__(self) -> str:
+        return next(self._texts)
+
+    def close(self) -> None:
+        self._handle.cancel()
+
+    __del__ = close

@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.infer.sampling import Settings, make_settings
+from pikojax.infer.sampling import BROKEN, MOST, Settings, make_settings
 from pikojax.infer.stops import StopStrings
+from pikojax.infer.uncertainty import Confidence
 
 MOST_TOP = 20  # log-probabilities a token, as elsewhere
 
@@ -39,6 +40,7 @@ class Options:
     ignore_eos: bool = False
     logprobs: int | None = None  # of each token, and of so many of the likeliest
     uncertainty: bool = False
+    calibration: float = 1.0  # divides the distribution whose certainty is told (uncertainty.fit_temperature); no draw depends on it
     json_schema: Any = None
     regex: str | None = None
     choices: Sequence[str] | None = None
@@ -58,21 +60,21 @@ class Options:
         require(is_whole(self.seed) and 0 <= self.seed < 2**32, f"seed = {self.seed!r}; give a whole number from 0 to 4294967295")
         told = self.logprobs is None or (is_whole(self.logprobs) and 0 <= self.logprobs <= MOST_TOP)
         require(told, f"logprobs = {self.logprobs!r}; give a whole number from 0 to {MOST_TOP}")
-        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "calibration"):
             value = getattr(self, name)
             number = isinstance(value, Real) or (value is None and name in ("top_k", "top_p", "min_p"))
             require(number, f"{name} = {value!r}; give a number")
         require(isinstance(self.stop, str | Sequence), f"stop = {self.stop!r}; give a string, or several")
         require(isinstance(self.logit_bias, Mapping | None), f"logit_bias = {self.logit_bias!r:.60}; give a mapping from token ids to numbers")
         for value in (self.logit_bias or {}).values():
-            good = isinstance(value, Real) and value < float("inf")  # −inf forbids a token
-            require(good, f"{value!r} in logit_bias is no number below infinity; give one, −100 to 100 as a rule")
+            good = isinstance(value, Real) and (abs(value) <= MOST or value == float("-inf"))  # which forbids a token
+            require(good, f"{value!r:.60} in logit_bias; give a number up to {MOST:,} as a rule −100 to 100, or −inf to forbid the token")
         token_ids(self.logit_bias or (), vocab_size, "logit_bias", least=0)
         token_ids(self.stop_ids, vocab_size, "stop_ids", least=0)
 
     def settings(self, vocab_size: int, n_tokens: int | None) -> Settings:
         """Of one row, on the host."""
-        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "calibration")
         made = make_settings(1, vocab_size, n_tokens=n_tokens, **{name: getattr(self, name) for name in names})
         return Settings(*map(np.asarray, made))
 
@@ -83,7 +85,7 @@ class Piece(NamedTuple):
     text: str
     ids: list[int]
     logprobs: list | None = None  # a token: (its own, {id: that of the likeliest})
-    confidence: list | None = None  # a token: (largest probability, entropy, largest minus second)
+    confidence: list | None = None  # a `Confidence` a token
 
 
 class Generation(NamedTuple):
@@ -102,7 +104,7 @@ class Generation(NamedTuple):
 class Request:
     def __init__(self, ids: list[int], shown_from: list[int], options: Options, tokenizer, eos_ids, cfg, constraint=None):
         self.options, self.tokenizer, self.constraint = options, tokenizer, constraint
-        self.ids, self.n_prompt = list(ids), len(ids)
+        self.ids, self.n_prompt, self.shown_from = list(ids), len(ids), list(shown_from)
         self.settings = options.settings(cfg.vocab_size, None if tokenizer is None else tokenizer.vocab_size)
         self.key = np.asarray(jax.random.key_data(jax.random.key(options.seed)))
         self.stop_ids = [*options.stop_ids, *(() if options.ignore_eos else eos_ids)]
@@ -141,6 +143,7 @@ class Request:
 
     def accept(self, tokens: Sequence[int], told) -> None:
         """Tokens that were drawn, the one that ends the text perhaps last, and arrays of what is told of each."""
+        require(BROKEN not in tokens, "the model's logits are no numbers (NaN or infinite): its weights are damaged, or its arithmetic overflows; nothing can be drawn")
         if self.first_s is None and len(tokens):
             self.first_s = time.perf_counter() - self.began_s
         shown, ids, logprobs, confidence, why = "", [], [], [], None
@@ -158,7 +161,8 @@ class Request:
                 best = dict(zip(told.top_ids[i][:n].tolist(), told.top_logprobs[i][:n].tolist()))
                 logprobs.append((float(told.logprob[i]), best))
             if self.options.uncertainty:
-                confidence.append(tuple(told.confidence[i].tolist()))
+                *sure, own = map(float, told.confidence[i])
+                confidence.append(Confidence(*sure, None if np.isnan(own) else own))
             piece = "" if self.text is None else self.text.push(int(token))
             if self.stops is not None:
                 piece, found = self.stops.push(piece)
@@ -227,11 +231,11 @@ def is_whole(x) -> bool:
 
 def token_ids(ids: Sequence[int], vocab_size: int, where: str = "", least: int = 1) -> list[int]:
     """As Python's integers, from a list or an array."""
+    where = f" in {where}" if where else ""
     try:
         ids = list(ids)
     except TypeError:
-        ids = [ids]
-    where = f" in {where}" if where else ""
+        raise UserError(f"{ids!r:.60}{where} is no token id; give whole numbers, in a list") from None
     wrong = [i for i in ids if not is_whole(i)]
     require(not wrong, f"{wrong[0]!r:.60}{where} is no token id; give whole numbers" if wrong else "")
     require(len(ids) >= least, "the prompt has no tokens; give one or more")

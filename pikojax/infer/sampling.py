@@ -12,8 +12,8 @@ order of the vocabulary never matters.
 Of what a row has `Seen`: repetition (CTRL's, as in Hugging Face's) divides positive logits and multiplies negative ones of all tokens
 in prompt or output; presence and frequency (OpenAI's) are subtracted once, or once for each time, and of the output alone, as in vLLM.
 
-The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact (V = 32,000, one row,
-two CPU cores: 0.4 ms for both edges, 6 ms by a sort). A draw takes a random number for each token, by a hash of key and token that costs a
+The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact, and
+several times sooner. A draw takes a random number for each token, by a hash of key and token that costs a
 few operations. So two distributions from which the same key draws, a model's and its drafter's, mostly draw the same token: with
 probability (1 − d) / (1 + d) at least, d being the total variation between them; read off one running sum they would agree far less.
 
@@ -21,6 +21,7 @@ Leaves out: beams, penalties that fade, windows of them.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,8 @@ import numpy as np
 from pikojax.config import require
 
 MIN_TOP_P = 1e-7  # float32 knows no part much smaller, and 0 would keep nothing
+MOST = 1_000_000  # of a temperature, a penalty or a bias: what float32 can still do sums with
+BROKEN = -1  # the token of logits that are no numbers
 LARGEST_EXPONENTIAL = 24.0  # u may be rounded to 1
 MIN_TEMPERATURE = 1e-6  # below it the division would overflow; the draw is greedy long before
 
@@ -45,6 +48,7 @@ class Settings(NamedTuple):
     repetition_B: jax.Array  # float32; this and the next two need a `Seen`
     presence_B: jax.Array  # float32
     frequency_B: jax.Array  # float32
+    calibration_B: jax.Array  # float32: what a distribution is divided by before its certainty is told; no draw depends on it
 
 
 class Seen(NamedTuple):
@@ -62,22 +66,23 @@ class Seen(NamedTuple):
 def make_settings(
     batch: int, vocab_size: int, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
     n_tokens: int | None = None, min_p: float | None = None,
-    repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0,
+    repetition_penalty: float = 1.0, presence_penalty: float = 0.0, frequency_penalty: float = 0.0, calibration: float = 1.0,
 ) -> Settings:  # fmt: skip
     """The same checked settings for every row. `n_tokens`: what the tokenizer knows, where the model's table is larger."""
-    finite = lambda x: abs(x) < float("inf")
-    require(0 <= temperature < float("inf"), f"temperature = {temperature}; give 0 (the likeliest token) or a number above")
-    require(top_k is None or top_k >= 1, f"top_k = {top_k}; give 1 or more, or leave it out for no limit")
+    require(0 <= temperature <= MOST, f"temperature = {temperature}; give 0 (the likeliest token) or a number up to {MOST:,}")
+    whole = top_k is None or (isinstance(top_k, Integral) and top_k >= 1)
+    require(whole, f"top_k = {top_k}; give a whole number, 1 or more, or leave it out for no limit")
     require(top_p is None or 0 < top_p <= 1, f"top_p = {top_p}; give a part above 0 and up to 1, or leave it out")
     require(min_p is None or 0 <= min_p <= 1, f"min_p = {min_p}; give a part from 0 to 1, or leave it out")
-    require(0 < repetition_penalty < float("inf"), f"repetition_penalty = {repetition_penalty}; give a number above 0, or 1 for none")
-    require(finite(presence_penalty), f"presence_penalty = {presence_penalty}; give a number, or 0 for none")
-    require(finite(frequency_penalty), f"frequency_penalty = {frequency_penalty}; give a number, or 0 for none")
+    require(0 < repetition_penalty <= MOST, f"repetition_penalty = {repetition_penalty}; give a number above 0, up to {MOST:,}, or 1 for none")
+    for name, value in (("presence_penalty", presence_penalty), ("frequency_penalty", frequency_penalty)):
+        require(abs(value) <= MOST, f"{name} = {value}; give a number up to {MOST:,}, or 0 for none")
+    require(0 < calibration <= MOST, f"calibration = {calibration}; give a temperature above 0, up to {MOST:,}")
     top_k = vocab_size if top_k is None else min(top_k, vocab_size)
     top_p = 1.0 if top_p is None else max(top_p, MIN_TOP_P)
     n_tokens = vocab_size if n_tokens is None else min(n_tokens, vocab_size)
-    row = (temperature, top_k, top_p, n_tokens, min_p or 0.0, repetition_penalty, presence_penalty, frequency_penalty)
-    kinds = (np.float32, np.int32, np.float32, np.int32, *[np.float32] * 4)
+    row = (temperature, top_k, top_p, n_tokens, min_p or 0.0, repetition_penalty, presence_penalty, frequency_penalty, calibration)
+    kinds = (np.float32, np.int32, np.float32, np.int32, *[np.float32] * 5)
     return Settings(*(jnp.asarray(np.full(batch, value, kind)) for value, kind in zip(row, kinds, strict=True)))
 
 

@@ -118,7 +118,7 @@ class OfModel(Speculation):
 
     def _extend(self, engine, view: KVCache, tokens_BT, n_B) -> None:
         nothing_BV = jnp.zeros((1, self.drafter.cfg.vocab_size), jnp.float32)
-        _, _, view = decode.extend(self.drafter.forward, self.drafter.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
+        *_, view = decode.extend(self.drafter.forward, self.drafter.cfg, self.params, view, nothing_BV, tokens_BT, n_B)
         self._keep(engine, view)
 
     def _catch_up(self, engine, request) -> None:

@@ -4,11 +4,11 @@
 
 T is fitted on held-out text (`fit_temperature`): the loss is convex in 1/T, so bisection on its slope, E_p[z] − z_target, finds it.
 A model with a head of its own puts it in `out.aux["uncertainty"]`: [B, T], the probability that its likeliest next token is wrong.
+The engine tells all of it of each token when a request asks for `uncertainty`; `generate_with_uncertainty` is one such request.
 
 Leaves out: what a whole answer is worth, samples compared with each other. A sure model can be wrong: see `calibration_error`.
 """
 
-import functools
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -18,8 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import require
-from pikojax.infer.request import Continuation, prompt_ids
-from pikojax.infer.sampling import Settings, make_settings, sample
 from pikojax.text.view import spelled
 
 HEAD = "uncertainty"  # its name in aux
@@ -33,7 +31,16 @@ class Uncertainty(NamedTuple):
     max_prob_B: jax.Array
     entropy_nats_B: jax.Array
     margin_B: jax.Array
-    own_B: jax.Array | None = None  # the model's head: the probability that the likeliest token is wrong
+
+
+class Confidence(NamedTuple):
+    """In one token that was drawn."""
+
+    max_prob: float
+    entropy_nats: float
+    margin: float
+    probability: float  # of this token, which need not be the likeliest
+    own: float | None  # the model's head: the probability that the likeliest token is wrong
 
 
 def measure(logits_BV, temperature=1.0) -> Uncertainty:
@@ -46,77 +53,54 @@ def measure(logits_BV, temperature=1.0) -> Uncertainty:
     return Uncertainty(top_B2[..., 0], entropy_B, top_B2[..., 0] - top_B2[..., 1])
 
 
+def confidence(logits_NV, token_N, n_tokens_N, calibration_N, own_N=None):
+    """float32 [N, 5]: the fields of `Confidence`, of the distribution divided by `calibration`; own is NaN where the model has no head."""
+    known_NV = jnp.arange(logits_NV.shape[1], dtype=jnp.int32)[None, :] < n_tokens_N[:, None]
+    known_NV = jnp.where(known_NV, logits_NV.astype(jnp.float32), -jnp.inf) / calibration_N[:, None]
+    probability_N = jnp.take_along_axis(jax.nn.softmax(known_NV, axis=-1), token_N[:, None], axis=1)[:, 0]
+    own_N = jnp.full_like(probability_N, jnp.nan) if own_N is None else own_N.astype(jnp.float32)
+    return jnp.stack([*measure(known_NV), probability_N, own_N], axis=1)
+
+
+def head_of(out):
+    """[B, T] of a model that has a head of its own, else None."""
+    return out.aux.get(HEAD)
+
+
 class Token(NamedTuple):
     id: int
     text: str  # what it adds; "" for a part of a character, which comes with the rest of it
-    probability: float  # of this token, which need not be the likeliest
-    max_prob: float
-    entropy_nats: float
-    margin: float
-    own: float | None
+    sure: Confidence
 
 
 class Written(NamedTuple):
     text: str
     tokens: list[Token]
-    stopped: str  # "max_tokens" | "eos" | "context"
+    stopped: str  # as in `Generation`
     prompt_tokens: int
 
 
-def generate_with_uncertainty(
-    model, cfg, params, tokenizer, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int | None = None,
-    top_p: float | None = None, seed: int = 0, framed: bool = False, calibration: float = 1.0,
-) -> Written:  # fmt: skip
-    """The text of `generate` with the same options, token by token, with what the model thought of each: of its own distribution divided by
-    `calibration` (what `fit_temperature` gives), whatever the text is drawn with. Ends where the context is full."""
-    require(max_tokens >= 1, f"max_tokens = {max_tokens}; give 1 or more")
-    require(calibration > 0, f"calibration = {calibration}; give a temperature above 0")
-    settings = make_settings(1, cfg.vocab_size, temperature, top_k, top_p, tokenizer.vocab_size)
-    ids = prompt_ids(tokenizer, prompt, cfg.context, framed)
-    text, stopped, written = Continuation(tokenizer, ids if prompt else []), "max_tokens", []
-    for id, told in _told(model, cfg, params, ids, max_tokens, settings, seed, calibration):
-        if id == tokenizer.eos_id:
-            stopped = "eos"
-            break
-        written.append(Token(id, text.push(id), *told))
-    if stopped != "eos" and len(written) < max_tokens:
-        stopped = "context"
-    if written:
-        written[-1] = written[-1]._replace(text=written[-1].text + text.finish())
-    return Written("".join(token.text for token in written), written, stopped, len(ids))
+def tokens_of(tokenizer, generation, prompt_ids=()) -> list[Token]:
+    """Of a `Generation` with confidence; its first token's text can depend on the prompt's."""
+    from pikojax.infer.request import Continuation  # which tells of tokens by this file
+
+    stream, tokens = Continuation(tokenizer, list(prompt_ids)), []
+    for id, sure in zip(generation.ids, generation.confidence, strict=True):
+        tokens.append(Token(id, stream.push(id), sure))
+    if tokens:
+        tokens[-1] = tokens[-1]._replace(text=tokens[-1].text + stream.finish())
+    return tokens
 
 
-def _told(model, cfg, params, ids: list[int], max_tokens: int, settings: Settings, seed: int, calibration: float):
-    """(token, what `Token` says of it besides) one after another."""
-    power_of_two = lambda n: 1 << (n - 1).bit_length()
-    from pikojax.infer.decode import ready  # which measures by this file
+def generate_with_uncertainty(model, cfg, params, tokenizer, prompt: str, *, framed: bool = False, calibration: float = 1.0, **options) -> Written:
+    """The text of `generate` with the same options (request.py), token by token, with what the model thought of each: of its own distribution
+    divided by `calibration` (what `fit_temperature` gives), whatever the text is drawn with. Ends where the context is full."""
+    from pikojax.infer.engine import Engine, EngineConfig
 
-    params = ready(params)
-    slots = min(cfg.context, max(256, power_of_two(len(ids) + max_tokens)))
-    cache, key_B = model.new_cache(cfg, 1, slots), jax.random.key(seed)[None]
-    new = np.zeros((1, min(slots, max(16, power_of_two(len(ids))))), np.int32)  # few lengths, few programs
-    new[0, : len(ids)] = ids
-    n_new, position = len(ids), len(ids)
-    for _ in range(min(max_tokens, slots - len(ids) + 1)):
-        numbers = np.asarray([n_new], np.int32), np.asarray([position], np.int32), np.float32(calibration)
-        token_B, told, cache = _read(model.forward, cfg, params, cache, new, key_B, settings, *numbers)
-        yield int(token_B[0]), [None if x_B is None else float(x_B[0]) for x_B in told]
-        new, n_new, position = np.asarray(token_B)[:, None], 1, position + 1
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3,))
-def _read(forward, cfg, params, cache, tokens_BT, key_B, settings, n_B, position_B, calibration):
-    """Reads n_B tokens a row and draws the next. → token_B, (its probability, the rest of `Uncertainty`), cache."""
-    before_B = cache.length_B
-    out, cache = forward(cfg, params, tokens_BT, cache)
-    logits_BV = jnp.take_along_axis(out.logits, (n_B - 1)[:, None, None], axis=1)[:, 0]
-    token_B = sample(logits_BV, jax.vmap(jax.random.fold_in)(key_B, position_B), settings)
-    own_B = jnp.take_along_axis(out.aux[HEAD], (n_B - 1)[:, None], axis=1)[:, 0] if HEAD in out.aux else None
-    known_BV = jnp.arange(logits_BV.shape[1], dtype=jnp.int32)[None, :] < settings.n_tokens_B[:, None]
-    known_BV = jnp.where(known_BV, logits_BV, -jnp.inf)
-    probability_BV = jax.nn.softmax(known_BV / calibration, axis=-1)
-    probability_B = jnp.take_along_axis(probability_BV, token_B[:, None], axis=1)[:, 0]
-    return token_B, (probability_B, *measure(known_BV, calibration)._replace(own_B=own_B)), cache.rollback(before_B + n_B)
+    engine = Engine(model, cfg, params, tokenizer, EngineConfig(slots=1, step_s=0.1), framed=framed)
+    handle = engine.submit(prompt, uncertainty=True, calibration=calibration, **options)
+    found = handle.result()
+    return Written(found.text, tokens_of(tokenizer, found, handle.prompt_ids), found.stopped, found.prompt_tokens)
 
 
 # ---------------------------------------------------------------- calibration
@@ -184,7 +168,7 @@ def view(tokens: Iterable[Token], coloured: bool):
 
 def sureness(token: Token) -> float:
     """By the model's own head where it has one, else by the largest probability."""
-    return max(0.0, token.max_prob if token.own is None else 1 - token.own)
+    return max(0.0, token.sure.max_prob if token.sure.own is None else 1 - token.sure.own)
 
 
 def _lines(text: str) -> str:
