@@ -115,6 +115,7 @@ LONGROPE = dict(rope_scaling="longrope", rope_original_context=32, rope_factor=2
     ({"norm_topk": False}, "architecture llama cannot say norm_topk = False"), ({"window": 8}, "a window of 8 tokens in a context of 64"),
     ({"d_shared": 32, "norm_topk": True}, "architecture qwen2moe cannot say norm_topk = True"),
     ({"d_shared": 32, "norm_topk": False, "d_head": 8}, "cannot say heads that are together 32 wide"), ({"qk_norm": True, "out_bias": True}, "cannot say biases"),
+    ({"d_shared": 32, "norm_topk": False}, "qwen2moe cannot say qkv_bias = False"), ({"qk_norm": True, "qkv_bias": True}, "qwen3moe cannot say qkv_bias = True"),
     ({"rope_fraction": 0.5}, "llama cannot say rope_fraction = 0.5"), (LONGROPE | {"rope_fraction": 0.5}, "llama cannot say rope_scaling = longrope"),
     (LONGROPE | {"qk_norm": True, "rope_fraction": 0.5}, "qwen3moe cannot say rope_scaling = longrope"), ({"nope_every": 4}, "smollm3 cannot say n_experts = 4"),
 ])  # fmt: skip

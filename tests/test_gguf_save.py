@@ -83,6 +83,17 @@ def test_a_window_as_long_as_the_context_hides_nothing_and_a_shorter_one_is_refu
         assert again.window is None and np.abs(np.asarray(logits[0] - logits[1])).max() < 1e-5
 
 
+@pytest.mark.parametrize("change, part", [
+    (dict(qk_norm=True, qkv_bias=True), "qwen3 cannot say qkv_bias = True"), (dict(nope_every=4, qkv_bias=True), "smollm3 cannot say qkv_bias = True"),
+    (dict(post_norms=True, qk_norm=True, window=8, global_every=6, rope_base_local=1e4, embed_scale=32**0.5, activation="gelu_tanh", qkv_bias=True), "gemma3 cannot say qkv_bias"),
+])  # fmt: skip
+def test_biases_that_an_architecture_has_not_are_refused(change, part, tmp_path):
+    cfg = pikojax.config.LlamaConfig(d_model=32, n_layers=1, n_heads=2, d_hidden=32, vocab_size=16, context=64, **change)
+    with pytest.raises(UserError, match=part):
+        gguf_save.save(tmp_path / "m.gguf", cfg, jax.jit(pikojax.catalog["llama"].init, static_argnums=0)(cfg, jax.random.key(0)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_architectures_and_types_are_one_line(tmp_path):
     with pytest.raises(UserError, match="only models of the Llama family"):
         gguf_save.save(tmp_path / "x.gguf", GPTConfig(), {})

@@ -37,6 +37,7 @@ LINEAR = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_output", "ga
 EXPERTS = {part: LINEAR[part] for part in ("gate", "up", "down")}
 JOINED = {"phi3": {"attn_qkv": ("q", "k", "v"), "ffn_up": ("gate", "up")}}  # several of ours in one matrix, one after the other
 SQUARE = ("qwen2", "qwen2moe", "phi3")  # llama.cpp has no heads there that are together wider, or narrower, than the model
+BIASED = {"llama": (False, True), "qwen2": (True,), "qwen2moe": (True,)}  # whether q, k and v have biases; the others' have none
 NORMS = {"norm1": "attn_norm", "norm2": "ffn_norm", "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post1": "post_attention_norm", "post2": "post_ffw_norm"}
 _FLOATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -135,6 +136,7 @@ def _prove(cfg: LlamaConfig, metadata: Mapping, tensors: Mapping[str, Tensor], a
     wide = cfg.n_heads * cfg.d_head
     require(architecture not in SQUARE or wide == cfg.d_model, f"{cannot} heads that are together {wide} wide in a model of {cfg.d_model}; {own}")
     require(architecture == "llama" or not (cfg.out_bias or cfg.mlp_bias), f"{cannot} biases of what leaves attention, or of the MLP; {own}")
+    require(cfg.qkv_bias in BIASED.get(architecture, (False,)), f"{cannot} qkv_bias = {cfg.qkv_bias}; {own}")
     require(architecture != "qwen2moe" or not cfg.tie, f"{cannot} tie = True; {own}")
 
 
