@@ -1,5 +1,6 @@
 """Heads that guess ahead: they learn, they are the model's own or refused, and whatever they guess the text is the model's."""
 
+import argparse
 import json
 
 import jax
@@ -9,8 +10,11 @@ import pytest
 import tiny
 from test_cli import here, refused  # noqa: F401 (a fixture)
 
+from pikojax.cli import train
 from pikojax.cli.main import main
+from pikojax.config import UserError, load_config
 from pikojax.data.batches import Batch
+from pikojax.formats import run as runs
 from pikojax.formats.load import Loaded
 from pikojax.heads_config import HeadsConfig
 from pikojax.models import catalog, heads, layers
@@ -77,6 +81,31 @@ def test_a_print_survives_quantizing_and_tells_models_apart():
     assert not any(heads.same_model(a, b) for i, a in enumerate(prints) for b in prints[:i])
     packed = quantize(params[0]["embed"].T, "q8_0")
     assert heads.same_model(prints[0], heads.print_of({"embed": packed})) and not np.array_equal(dequantize(packed).T, params[0]["embed"])
+
+
+@pytest.fixture
+def a_run(here):  # noqa: F811
+    """The settings of a run, without what was learnt."""
+    (here / "run").mkdir()
+    runs.write_config(here / "run", load_config("tiny.toml", ["run.dir=run", "tokenizer.kind=word"]))
+    return "run"
+
+
+def settings(*words):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return train.of_heads(parser.parse_args(words))
+
+
+def test_flags_are_settings_of_heads_too(a_run):
+    config = settings("--heads", a_run, "--max_steps", "7", "--lr", "0.01", "--batch-size", "3", "--grad_accum", "2", "--seq_len", "16", "--checkpoint_dir", "mine", "train.steps=8")
+    assert (config.train.steps, config.optim.lr, config.train.batch_size, config.train.grad_accum) == (8, 0.01, 3, 2), "what is said as a key comes last"
+    assert (config.model.context, config.run.dir) == (16, "mine") and config.tokenizer.kind == "word"
+    config = settings("--heads", a_run)
+    assert (config.train.steps, config.optim.lr, config.run.dir) == (training.STEPS, training.OPTIM["lr"], "run/heads"), "the run's own where nothing is said"
+    assert settings("--heads", a_run, "--data_dir", "book.txt").data.path == "book.txt"
+    with pytest.raises(UserError, match="takes no --model_size"):
+        settings("--heads", a_run, "--model_size", "tiny")
 
 
 @pytest.mark.slow
