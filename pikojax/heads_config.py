@@ -6,6 +6,7 @@
 Leaves out: trees of guesses.
 """
 
+import re
 from dataclasses import dataclass
 
 from pikojax.checked import require
@@ -23,4 +24,6 @@ class HeadsConfig:
 
     def __post_init__(self):
         require(1 <= self.n_ahead <= 16, f"model.n_ahead = {self.n_ahead}; give 1 to 16")
+        good = self.base_print is None or re.fullmatch("[0-9a-f]{16}", self.base_print) is not None
+        require(good, f"model.base_print = {self.base_print!r} is not the 16 hexadecimal digits that a model has; leave it out, or train the heads anew")
         require(self.context is None or self.context > self.n_ahead + 1, f"model.context = {self.context}; a window must be longer than n_ahead + 1 = {self.n_ahead + 1}")

@@ -108,10 +108,16 @@ def test_experts_are_packed_and_stay_packed(more, tmp_path):
     assert np.abs(pikojax.load(tmp_path / "m.gguf").logits(tokens_BT) - logits).max() < 0.05 * np.abs(logits).max()
 
 
+LONGROPE = dict(rope_scaling="longrope", rope_original_context=32, rope_factor=2.0, rope_divisors=(1.0,) * 4, rope_long_divisors=(2.0,) * 4)
+
+
 @pytest.mark.parametrize("change, part", [
-    ({"norm_topk": False}, "architecture llama cannot say norm_topk = False"), ({"window": 8}, "architecture llama cannot say window = 8"),
+    ({"norm_topk": False}, "architecture llama cannot say norm_topk = False"), ({"window": 8}, "a window of 8 tokens in a context of 64"),
     ({"d_shared": 32, "norm_topk": True}, "architecture qwen2moe cannot say norm_topk = True"),
     ({"d_shared": 32, "norm_topk": False, "d_head": 8}, "cannot say heads that are together 32 wide"), ({"qk_norm": True, "out_bias": True}, "cannot say biases"),
+    ({"d_shared": 32, "norm_topk": False}, "qwen2moe cannot say qkv_bias = False"), ({"qk_norm": True, "qkv_bias": True}, "qwen3moe cannot say qkv_bias = True"),
+    ({"rope_fraction": 0.5}, "llama cannot say rope_fraction = 0.5"), (LONGROPE | {"rope_fraction": 0.5}, "llama cannot say rope_scaling = longrope"),
+    (LONGROPE | {"qk_norm": True, "rope_fraction": 0.5}, "qwen3moe cannot say rope_scaling = longrope"), ({"nope_every": 4}, "smollm3 cannot say n_experts = 4"),
 ])  # fmt: skip
 def test_a_mixture_that_gguf_cannot_say_is_refused(change, part, tmp_path):
     cfg, params = wide(**change)
@@ -137,9 +143,12 @@ def test_the_commands_write_a_mixture_packed(tmp_path, capsys):
 
 @pytest.mark.parametrize("case", ("longrope", "smollm3", "phi3"))
 def test_phi_3_and_smollm3_go_there_and_back(case, tmp_path):
-    """Phi-3's window is taken away: llama.cpp would not apply it. SmolLM3 has one number of layers with positions there, three of four."""
-    cfg, params = huggingface.read(test_llama.write_folder(tmp_path / "hf", case))
-    cfg = dataclasses.replace(cfg, window=None, nope_every=cfg.nope_every and 4)
+    """Phi-3's window is as long as its context, or longer, in all but the first of its models: it hides nothing. SmolLM3 has one number of layers with
+    positions there, three of four."""
+    windows = {"phi3": 128, "longrope": 262144}
+    cfg, params = huggingface.read(test_llama.write_folder(tmp_path / "hf", case, lambda config, tensors: config.update(sliding_window=windows.get(case))))
+    assert cfg.window == windows.get(case) and cfg.context == 128
+    cfg = dataclasses.replace(cfg, nope_every=cfg.nope_every and 4)
     wanted = logits(cfg, params, test_llama.SAVED)
     gguf_save.save(tmp_path / "m.gguf", cfg, params)
     opened = gguf.read(tmp_path / "m.gguf")
@@ -147,9 +156,29 @@ def test_phi_3_and_smollm3_go_there_and_back(case, tmp_path):
     assert opened.metadata["general.architecture"] == ("smollm3" if case == "smollm3" else "phi3")
     assert ("attn_qkv.weight" in names) == ("ffn_gate.weight" not in names) == (case != "smollm3") and ("rope_factors_long.weight" in names) == (case == "longrope")
     again, found = gguf_model.read(tmp_path / "m.gguf")
-    assert np.abs(logits(again, found, test_llama.SAVED) - wanted).max() < 1e-5 and again.nope_every == cfg.nope_every
+    assert np.abs(logits(again, found, test_llama.SAVED) - wanted).max() < 1e-5 and again.nope_every == cfg.nope_every and again.window is None
+    assert opened.metadata.get("phi3.attention.sliding_window") == (None if case == "smollm3" else 0), "some llama.cpp have one of their own where none is said"
     if case == "longrope":
         assert np.abs(wanted - test_llama.SAVED[case]).max() < 1e-4
+
+
+def test_longrope_is_said_by_the_key_and_the_divisors_or_the_divisors_alone(tmp_path):
+    """Newer converters write the key, older ones did not."""
+    cfg, params = huggingface.read(test_llama.write_folder(tmp_path / "hf", "longrope"))
+    gguf_save.save(tmp_path / "m.gguf", cfg, params)
+    opened, key = gguf.read(tmp_path / "m.gguf"), "phi3.rope.scaling.type"
+    assert opened.metadata[key] == "longrope"
+
+    def without(*names):
+        kept = [as_tensor(name, opened.tensor(name)) for name in opened.tensors if name not in names]
+        gguf_write.write(tmp_path / "part.gguf", {name: value for name, value in opened.metadata.items() if name not in names}, kept)
+        return gguf_model.read(tmp_path / "part.gguf")[0]
+
+    assert without(key) == without() == gguf_model.read(tmp_path / "m.gguf")[0]
+    of_short, of_long = gguf_model.FACTORS
+    for names in ((of_short,), (of_long,), (of_short, of_long), (key, of_short)):
+        with pytest.raises(UserError, match="by longrope, which needs rope_factors_short.weight and rope_factors_long.weight"):
+            without(*names)
 
 
 def test_matrices_that_are_joined_have_one_type(tmp_path):

@@ -179,7 +179,7 @@ WRONG = {
     "experts of whom nobody knows how many are used": (set_key("llama.expert_count", 8), "lacks llama.expert_used_count"),
     "adapter": (set_key("general.type", "adapter"), "holds 'adapter'"),
     "a part": (set_key("split.count", 3), "one of 3 parts"),
-    "scaling": (set_key("llama.rope.scaling.type", "longrope"), "'longrope'"),
+    "scaling": (set_key("llama.rope.scaling.type", "dynamic"), "'dynamic'"),
     "layers that differ": (set_key("llama.attention.head_count_kv", np.array([2, 2, 1])), "head_count_kv = [2 2 1]"),
     "a negative size": (set_key("llama.embedding_length", -1), "embedding_length = -1"),
     "sees the future": (set_key("llama.attention.causal", False), "causal = False"),

@@ -57,13 +57,41 @@ def test_gemma_goes_there_and_back(case, tmp_path):
 
 
 @pytest.mark.parametrize("case, part", [
-    ("mistral", "llama cannot say window = 16"), ("qwen2 with a window", "qwen2 cannot say window = 16"), ("phi3", "phi3 cannot say window = 20"),
+    ("mistral", "a window of 16 tokens in a context of 128"), ("qwen2 with a window", "a window of 16"), ("phi3", "a window of 20"),
     ("gemma2", "gemma2 cannot say attention_scale"),
 ])  # fmt: skip
 def test_what_gguf_cannot_say_is_refused_before_anything_is_written(case, part, tmp_path):
     with pytest.raises(UserError, match=part):
         saved(tmp_path, case)
     assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_a_window_as_long_as_the_context_hides_nothing_and_a_shorter_one_is_refused(tmp_path):
+    """As of Phi-3-mini-4k, which rotates heads in full and by no divisors: nothing tells it from Llama but the window."""
+    sizes = dict(d_model=32, n_layers=1, n_heads=2, d_hidden=32, vocab_size=16, context=64, tie=False)
+    for window in (64, 65, 63):
+        cfg = pikojax.config.LlamaConfig(**sizes, window=window)
+        params = jax.jit(pikojax.catalog["llama"].init, static_argnums=0)(cfg, jax.random.key(0))
+        if window < 64:
+            with pytest.raises(UserError, match="^llama.cpp .* a window of 63 tokens in a context of 64"):
+                gguf_save.save(tmp_path / "no.gguf", cfg, params)
+            continue
+        gguf_save.save(tmp_path / "m.gguf", cfg, params)
+        again, found = gguf_model.read(tmp_path / "m.gguf")
+        tokens_BT = np.arange(64, dtype=np.int32)[None] % 16
+        logits = [pikojax.catalog["llama"].forward(c, p, tokens_BT)[0].logits for c, p in ((cfg, params), (again, found))]
+        assert again.window is None and np.abs(np.asarray(logits[0] - logits[1])).max() < 1e-5
+
+
+@pytest.mark.parametrize("change, part", [
+    (dict(qk_norm=True, qkv_bias=True), "qwen3 cannot say qkv_bias = True"), (dict(nope_every=4, qkv_bias=True), "smollm3 cannot say qkv_bias = True"),
+    (dict(post_norms=True, qk_norm=True, window=8, global_every=6, rope_base_local=1e4, embed_scale=32**0.5, activation="gelu_tanh", qkv_bias=True), "gemma3 cannot say qkv_bias"),
+])  # fmt: skip
+def test_biases_that_an_architecture_has_not_are_refused(change, part, tmp_path):
+    cfg = pikojax.config.LlamaConfig(d_model=32, n_layers=1, n_heads=2, d_hidden=32, vocab_size=16, context=64, **change)
+    with pytest.raises(UserError, match=part):
+        gguf_save.save(tmp_path / "m.gguf", cfg, jax.jit(pikojax.catalog["llama"].init, static_argnums=0)(cfg, jax.random.key(0)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_architectures_and_types_are_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """Heads that guess ahead: they learn, they are the model's own or refused, and whatever they guess the text is the model's."""
 
+import argparse
 import json
 
 import jax
@@ -9,8 +10,11 @@ import pytest
 import tiny
 from test_cli import here, refused  # noqa: F401 (a fixture)
 
+from pikojax.cli import train
 from pikojax.cli.main import main
+from pikojax.config import UserError, config_from_dict, load_config
 from pikojax.data.batches import Batch
+from pikojax.formats import run as runs
 from pikojax.formats.load import Loaded
 from pikojax.heads_config import HeadsConfig
 from pikojax.models import catalog, heads, layers
@@ -79,6 +83,67 @@ def test_a_print_survives_quantizing_and_tells_models_apart():
     assert heads.same_model(prints[0], heads.print_of({"embed": packed})) and not np.array_equal(dequantize(packed).T, params[0]["embed"])
 
 
+@pytest.fixture
+def a_run(here):  # noqa: F811
+    """The settings of a run, without what was learnt."""
+    (here / "run").mkdir()
+    runs.write_config(here / "run", load_config("tiny.toml", ["run.dir=run", "tokenizer.kind=word"]))
+    return "run"
+
+
+def settings(*words):
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    return train.of_heads(parser.parse_args(words))
+
+
+def test_flags_are_settings_of_heads_too(a_run):
+    config = settings("--heads", a_run, "--max_steps", "7", "--lr", "0.01", "--batch-size", "3", "--grad_accum", "2", "--seq_len", "16", "--checkpoint_dir", "mine", "train.steps=8")
+    assert (config.train.steps, config.optim.lr, config.train.batch_size, config.train.grad_accum) == (8, 0.01, 3, 2), "what is said as a key comes last"
+    assert (config.model.context, config.run.dir) == (16, "mine") and config.tokenizer.kind == "word"
+    config = settings("--heads", a_run)
+    assert (config.train.steps, config.optim.lr, config.run.dir) == (training.STEPS, training.OPTIM["lr"], "run/heads"), "the run's own where nothing is said"
+    assert settings("--heads", a_run, "--data_dir", "book.txt").data.path == "book.txt"
+    with pytest.raises(UserError, match="takes no --model_size"):
+        settings("--heads", a_run, "--model_size", "tiny")
+
+
+def test_the_base_is_the_model_that_was_named(a_run, here):  # noqa: F811
+    assert settings("--heads", a_run).model.base is None, "which is the folder above, wherever that moves"
+    assert settings("--heads", a_run, f"run.dir={here / a_run / 'heads'}").model.base is None
+    assert settings("--heads", a_run, "run.dir=other/heads").model.base == a_run
+    assert settings("--heads", a_run, "run.dir=other", "model.base=third").model.base == "third"
+    step = settings("--heads", f"{a_run}/checkpoints/3")
+    assert (step.run.dir, step.model.base, step.tokenizer.kind) == ("run/heads", "run/checkpoints/3", "word")
+    with pytest.raises(UserError, match="elsewhere is no run folder; say where its heads go"):
+        settings("--heads", "elsewhere")
+
+
+def test_damaged_heads_are_one_line(a_run, here, capsys):  # noqa: F811
+    folder, base = here / a_run / "heads", a_base()
+    folder.mkdir()
+    for wrong in ("zz", "0123456789abcdeg", "0" * 15, ""):
+        with pytest.raises(UserError, match="model.base_print = .* the 16 hexadecimal digits"):
+            HeadsConfig(base_print=wrong)
+    with pytest.raises(UserError, match="d_model is not known"):
+        heads.MODEL.init(HeadsConfig(), jax.random.key(0))
+    whole = dict(name="heads", d_model=16, vocab_size=tiny.VOCAB, context=tiny.CONTEXT, base_print=heads.print_of(base.params))
+    for name in ("d_model", "vocab_size", "base_print"):
+        runs.write_config(folder, config_from_dict({"model": {key: value for key, value in whole.items() if key != name}}))
+        for path in (a_run, folder, folder / "checkpoints" / "3", here / a_run / "checkpoints" / "3"):
+            with pytest.raises(UserError, match=f"config.toml lacks model.{name}; train them anew"):
+                training.load_heads(path, base.config, base.params)
+    runs.write_config(folder, config_from_dict({"model": whole}))
+    written = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(written.replace(whole["base_print"], "zz"))
+    with pytest.raises(UserError, match="model.base_print = 'zz'"):
+        training.load_heads(a_run, base.config, base.params)
+    (folder / "config.toml").write_text(written.replace("d_model = 16", 'd_model = "none"'))
+    (folder / "checkpoints" / "3").mkdir(parents=True)
+    (folder / "checkpoints" / "3" / "_CHECKPOINT_METADATA").write_text("{}")
+    assert "d_model is not known" in refused(capsys, "info", str(folder))
+
+
 @pytest.mark.slow
 def test_train_heads_and_generate_with_them(here, capsys):  # noqa: F811
     assert main(["train", "tiny.toml", "--json"]) == 0
@@ -99,3 +164,8 @@ def test_train_heads_and_generate_with_them(here, capsys):  # noqa: F811
     assert main(["train", "tiny.toml", "run.dir=runs/other", "seed=7", "--json"]) == 0
     capsys.readouterr()
     assert "another model" in refused(capsys, "generate", "runs/other", "Once", "--speculative", "heads=runs/tiny")
+    assert main(["train", "--heads", "runs/tiny/checkpoints/6", "run.dir=runs/other/heads", "--max_steps", "2", "--json"]) == 0  # beside a model that they are not for
+    capsys.readouterr()
+    assert "another model" in refused(capsys, "generate", "runs/other", "Once", "--speculative", "heads")
+    assert main(["generate", "runs/tiny/checkpoints/6", "Once", "--max-tokens", "8", "--speculative", "heads=runs/other", "--json"]) == 0
+    assert main(["generate", "runs/tiny/checkpoints/6", "Once", "--max-tokens", "8", "--speculative", "heads", "--json"]) == 0  # runs/tiny/heads

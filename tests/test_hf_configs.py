@@ -98,6 +98,11 @@ RELEASES = {
         rope_scaling=dict(long_factor=[1.07] * 48, short_factor=[1.1] * 48, type="longrope")),
         LlamaConfig(d_model=3072, n_layers=32, n_heads=32, d_hidden=8192, vocab_size=32064, context=131072, tie=False, window=262144, rope_scaling="longrope",
         rope_factor=32.0, rope_original_context=4096, rope_divisors=(1.1,) * 48, rope_long_divisors=(1.07,) * 48)),
+    "Phi-4 mini": (PHI3 | dict(max_position_embeddings=131072, sliding_window=262144, full_attn_mod=1, interpolate_factor=1, lm_head_bias=False, mlp_bias=False,
+        num_attention_heads=24, num_key_value_heads=8, partial_rotary_factor=0.75, tie_word_embeddings=True, vocab_size=200064,
+        rope_scaling=dict(long_factor=[1.07] * 48, short_factor=[1.0] * 48, type="longrope")),
+        LlamaConfig(d_model=3072, n_layers=32, n_heads=24, n_kv_heads=8, d_hidden=8192, vocab_size=200064, context=131072, window=262144, rope_scaling="longrope",
+        rope_fraction=0.75, rope_factor=32.0, rope_original_context=4096, rope_divisors=(1.0,) * 48, rope_long_divisors=(1.07,) * 48)),
 }  # fmt: skip
 REFUSED = {
     "Gemma 3 4B": (dict(architectures=["Gemma3ForConditionalGeneration"], boi_token_index=255999, eoi_token_index=256000, eos_token_id=[1, 106],

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import hf_folders
@@ -180,6 +181,26 @@ def test_an_earlier_token_never_sees_a_later_one_and_a_window_forgets():
     changed = tokens_BT.at[0, 10].set((tokens_BT[0, 10] + 1) % 16)
     moved = np.abs(np.asarray(logits(tokens_BT) - logits(changed))).max(axis=(0, 2)) > 0
     assert not moved[:10].any() and moved[10] and not moved[10 + 2 * 3 + 1 :].any()  # two layers see 3 tokens back each
+
+
+@pytest.mark.parametrize("context, far", [(64, False), (128, True), (None, True)])
+def test_the_engine_divides_by_what_its_context_asks_for(context, far):
+    """As long as the first training's, it takes the divisors of short texts, as the model without a cache does; longer, the others."""
+    from pikojax.infer.engine import Engine, EngineConfig
+
+    longrope = dict(rope_scaling="longrope", rope_original_context=64, rope_factor=4.0, rope_divisors=(1.0, 1.1, 1.2, 1.3), rope_long_divisors=(3.0, 5.0, 7.0, 9.0))
+    cfg = LlamaConfig(d_model=32, n_layers=2, n_heads=4, d_hidden=64, vocab_size=32, context=256, **longrope)
+    shapes = jax.eval_shape(lambda: llama.init(cfg, jax.random.key(0)))
+    params = jax.tree_util.tree_map_with_path(lambda path, leaf: 3 * hf_folders.draw(str(path), leaf.shape) + ("scale" in str(path[-1])), shapes)
+    always = replace(cfg, rope_divisors=cfg.rope_long_divisors) if far else cfg
+    step = jax.jit(lambda tokens_BT: llama.forward(always, params, tokens_BT)[0].logits.argmax(-1))
+    ids = list(range(7, 31)) + [3] * 16
+    while len(ids) < 64:
+        tokens_BT = np.zeros((1, 64), np.int32)
+        tokens_BT[0, : len(ids)] = ids
+        ids.append(int(step(tokens_BT)[0, len(ids) - 1]))
+    engine = Engine(llama.MODEL, cfg, params, None, EngineConfig(slots=1, context=context))
+    assert engine.generate(ids[:40], max_tokens=24, temperature=0).ids == ids[40:]
 
 
 @pytest.mark.slow

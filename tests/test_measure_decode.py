@@ -56,6 +56,14 @@ def test_lengths_that_do_not_fit_are_one_line(plain):
         m.check_length(plain, 60, 8)
     with pytest.raises(UserError, match="1 to write"):
         m.check_length(plain, 60, 1)
+    drafting = m.with_drafter(plain, "lookup")
+    for n_prompt in (64, 63):  # room for one token, which needs no round; and for two
+        with pytest.raises(UserError, match=f"{n_prompt} [+] 3 tokens are {n_prompt + 3}, the model holds 64"):
+            m.drafter_beside_plain(plain, drafting, [1] * n_prompt, 3, passes=1)
+    with pytest.raises(UserError, match="1 to write"):
+        m.drafter_beside_plain(plain, drafting, [1], 1, passes=1)
+    with pytest.raises(UserError, match="no tokenizer"):
+        m.drafter_beside_plain(plain, drafting, "abc", 3, passes=1)
 
 
 def test_sides_come_in_turn_and_ratios_are_of_medians(monkeypatch):
@@ -132,6 +140,8 @@ def test_bench_speculative_tells_the_pair(monkeypatch, capsys):
     assert told["same_text"] and told["tokens"] == 12 and told["accepted_per_round"] >= 1 and told["speculative"] == "lookup"
     assert told["speedup"] == pytest.approx(told["decode_tokens_per_s"] / told["plain_tokens_per_s"])
     assert "the same text" in said.err and f"{told['speedup']:.2f}×" in said.err
+    assert main(["bench", "speculative", "model", "--prompt", "abcabcab" * 8, "--speculative", "lookup", "--tokens", "2", "--passes", "1"]) == 2
+    assert "64 + 2 tokens are 66, the model holds 64; give a shorter prompt, or fewer --tokens" in capsys.readouterr().err
 
 
 @pytest.mark.exhaustive

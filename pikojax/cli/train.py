@@ -10,12 +10,13 @@ never overwritten without --force. --resume takes a run folder, or RUN/checkpoin
 what is said here on top; without a value it takes the folder that this run would have been written to.
 --heads MODEL trains no model, but heads that guess several tokens ahead of one (`generate MODEL --speculative heads`), which stays as it is.
 They learn from what it was trained on and land in its run folder, RUN/heads, a run folder itself; --resume RUN/heads goes on.
-The flags below are other names for config keys. Their defaults hold where no CONFIG is given.
+The flags below are other names for config keys. Their defaults hold where neither CONFIG nor --heads is given.
 """
 
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pikojax.cli import progress
@@ -69,14 +70,8 @@ def resolve(args: argparse.Namespace) -> tuple[Config, Path | None]:
         source = run_folder(resume) / "config.toml"
         if not source.is_file():
             raise UserError(f"--resume {resume}: there is no run ({source} is missing); give a run folder or RUN/checkpoints/STEP")
-    overrides = []
-    for flag, (key, default, _) in FLAGS.items():
-        given = getattr(args, flag)
-        value = given if given is not None else default if source is None and not (flag == "model_size" and _has_no_sizes(items)) else None
-        if value is not None:
-            overrides.append(f"{key}={value if given is None or key != 'data.path' else json.dumps(value, ensure_ascii=False)}")
-    overrides += [item for item in items if "=" in item]
-    config = load_config(source, overrides)
+    usual = {} if source is not None else {flag: default for flag, (_, default, _) in FLAGS.items() if flag != "model_size" or not _has_no_sizes(items)}
+    config = load_config(source, _flags(args, usual) + [item for item in items if "=" in item])
     if resume is not None:
         config = _in_folder(config, run_folder(resume))  # it may have been moved since
     elif config.run.dir is None:
@@ -89,7 +84,15 @@ def of_heads(args: argparse.Namespace) -> Config:
 
     files = [item for item in args.items if "=" not in item]
     require(not files and args.resume is None, f"--heads {args.heads} takes settings alone, as train.steps=200; to go on: --resume {args.heads}/heads")
-    return config_for(args.heads, args.items)
+    require(args.model_size is None, f"--heads {args.heads} takes no --model_size: heads are as wide as their model; leave it out")
+    return config_for(args.heads, _flags(args, {}) + args.items)
+
+
+def _flags(args: argparse.Namespace, usual: Mapping) -> list[str]:
+    """The flags that were given, and what is `usual` for others, as settings."""
+    values = {flag: usual.get(flag) if getattr(args, flag) is None else getattr(args, flag) for flag in FLAGS}
+    text = lambda key, value: json.dumps(value, ensure_ascii=False) if key == "data.path" else value
+    return [f"{key}={text(key, values[flag])}" for flag, (key, _, _) in FLAGS.items() if values[flag] is not None]
 
 
 def _has_no_sizes(items: list[str]) -> bool:

@@ -127,13 +127,15 @@ def _rope(keys: Fields, architecture: str, d_head: int, context: int, divisors: 
             found[name] = tuple(numbers.reshape(-1).tolist())
     older = keys.number("rope.scale_linear")
     kind, factor = keys.text("rope.scaling.type") or "linear", keys.number("rope.scaling.factor", older)
-    known = ("none", "linear", "yarn")
+    known = ("none", "linear", "yarn", "longrope")
     require(kind in known, f"{keys.file} scales positions by {short(kind)!r}, which is not known here; there are: {', '.join(known)}")
     original, attention = keys.whole("rope.scaling.original_context_length"), keys.number("rope.scaling.attn_factor", 1.0)
     fast, slow = (keys.number(f"rope.scaling.yarn_beta_{name}", usual) for name, usual in (("fast", 32.0), ("slow", 1.0)))
     for name in ("yarn_ext_factor", "yarn_attn_factor"):
         keys.must_be(f"rope.scaling.{name}", 1.0)
-    if long_divisors is not None:
+    if kind == "longrope" or long_divisors is not None:  # which older files say by their tensors alone
+        both = divisors is not None and long_divisors is not None
+        require(both, f"{keys.file} scales positions by longrope, which needs rope_factors_short.weight and rope_factors_long.weight; download it again")
         require(factor is None, f"{keys.file} scales positions by {kind} and by rope_factors, which is not known here together")
         return found | {"rope_scaling": "longrope", "rope_original_context": original or context, "rope_attention_factor": attention}
     if kind == "yarn" and factor is not None:

@@ -37,6 +37,7 @@ LINEAR = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "out": "attn_output", "ga
 EXPERTS = {part: LINEAR[part] for part in ("gate", "up", "down")}
 JOINED = {"phi3": {"attn_qkv": ("q", "k", "v"), "ffn_up": ("gate", "up")}}  # several of ours in one matrix, one after the other
 SQUARE = ("qwen2", "qwen2moe", "phi3")  # llama.cpp has no heads there that are together wider, or narrower, than the model
+BIASED = {"llama": (False, True), "qwen2": (True,), "qwen2moe": (True,)}  # whether q, k and v have biases; the others' have none
 NORMS = {"norm1": "attn_norm", "norm2": "ffn_norm", "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post1": "post_attention_norm", "post2": "post_ffw_norm"}
 _FLOATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -64,7 +65,9 @@ def save(path: str | Path, cfg: LlamaConfig, params: dict, type: str | None = No
 
 
 def _as_gguf_says_it(cfg: LlamaConfig) -> LlamaConfig:
-    """Llama 3's scaling as a divisor for each frequency; longrope's factor as what it makes of the rotated vectors."""
+    """Llama 3's scaling as a divisor for each frequency; longrope's factor as what it makes of the rotated vectors; no window where it hides nothing."""
+    if cfg.window is not None and cfg.window >= cfg.context and not cfg.post_norms:  # Gemma's local layers differ in more than that
+        cfg = dataclasses.replace(cfg, window=None, global_every=None)
     if cfg.rope_scaling == "longrope":
         return dataclasses.replace(cfg, rope_factor=1.0, rope_attention_factor=scaled_frequencies(cfg)[1])
     if cfg.rope_scaling != "llama3":
@@ -79,10 +82,10 @@ def _architecture(cfg: LlamaConfig) -> str:
         return "gemma3" if cfg.qk_norm else "gemma2"
     if cfg.nope_every is not None:
         return "smollm3"
-    if (cfg.rope_scaling == "longrope" or cfg.rope_fraction < 1) and not cfg.qkv_bias:
-        return "phi3"
     if cfg.n_experts is not None:
         return "qwen3moe" if cfg.qk_norm else "qwen2moe" if cfg.d_shared is not None else "llama"
+    if (cfg.rope_scaling == "longrope" or cfg.rope_fraction < 1) and not cfg.qkv_bias:
+        return "phi3"
     return "qwen3" if cfg.qk_norm else "qwen2" if cfg.qkv_bias and not cfg.out_bias else "llama"
 
 
@@ -95,10 +98,14 @@ def _keys(cfg: LlamaConfig, architecture: str) -> dict:
     }  # fmt: skip
     if architecture.startswith("gemma"):
         made |= {"attention.sliding_window": cfg.window, "attn_logit_softcapping": cfg.attention_softcap, "final_logit_softcapping": cfg.softcap}
+    if architecture == "phi3":
+        made["attention.sliding_window"] = 0  # where it is absent some llama.cpp guess one
     if architecture == "gemma3":
         made["rope.freq_base_swa"] = cfg.rope_base_local
+    if cfg.rope_scaling != "none":
+        made["rope.scaling.type"] = cfg.rope_scaling
     if cfg.rope_scaling in ("linear", "yarn"):
-        made |= {"rope.scaling.type": cfg.rope_scaling, "rope.scaling.factor": cfg.rope_factor}
+        made["rope.scaling.factor"] = cfg.rope_factor
     if cfg.rope_scaling in ("yarn", "longrope"):
         made["rope.scaling.original_context_length"] = cfg.rope_original_context
     if cfg.rope_scaling == "longrope":
@@ -111,20 +118,26 @@ def _keys(cfg: LlamaConfig, architecture: str) -> dict:
 
 
 def _prove(cfg: LlamaConfig, metadata: Mapping, tensors: Mapping[str, Tensor], architecture: str) -> None:
+    cannot, own = f"GGUF's architecture {architecture} cannot say", "this model stays in its own format"
+    seen = cfg.window is None or architecture.startswith("gemma")
+    require(seen, f"llama.cpp would apply no window here, and this model has a window of {cfg.window} tokens in a context of {cfg.context}; {own}")
+    require(cfg.n_experts is None or architecture in gguf_config.MIXTURES, f"{cannot} n_experts = {cfg.n_experts}; {own}")
+    require(cfg.rope_scaling != "longrope" or architecture == "phi3", f"{cannot} rope_scaling = longrope; {own}")
     as_array = lambda divisors: None if divisors is None else np.array(divisors, np.float32)
     read = gguf_config.to_config(metadata, tensors, "the file to be written", as_array(cfg.rope_divisors), as_array(cfg.rope_long_divisors))
-    again, cannot = dataclasses.asdict(read), f"GGUF's architecture {architecture} cannot say"
+    again = dataclasses.asdict(read)
     scores = lambda scale: scale or 1 / math.sqrt(cfg.d_head)
     for name, value in dataclasses.asdict(cfg).items():
         found = again[name]
         if name == "attention_scale":
             value, found = scores(value), scores(found)
         idle = name == "d_hidden" and cfg.n_experts is not None  # beside experts nothing has that width
-        require(idle or _close(value, found), f"{cannot} {name} = {str(value)[:40]} (it would be {str(found)[:40]}); this model stays in its own format")
+        require(idle or _close(value, found), f"{cannot} {name} = {str(value)[:40]} (it would be {str(found)[:40]}); {own}")
     wide = cfg.n_heads * cfg.d_head
-    require(architecture not in SQUARE or wide == cfg.d_model, f"{cannot} heads that are together {wide} wide in a model of {cfg.d_model}; this model stays in its own format")
-    require(architecture == "llama" or not (cfg.out_bias or cfg.mlp_bias), f"{cannot} biases of what leaves attention, or of the MLP; this model stays in its own format")
-    require(architecture != "qwen2moe" or not cfg.tie, f"{cannot} tie = True; this model stays in its own format")
+    require(architecture not in SQUARE or wide == cfg.d_model, f"{cannot} heads that are together {wide} wide in a model of {cfg.d_model}; {own}")
+    require(architecture == "llama" or not (cfg.out_bias or cfg.mlp_bias), f"{cannot} biases of what leaves attention, or of the MLP; {own}")
+    require(cfg.qkv_bias in BIASED.get(architecture, (False,)), f"{cannot} qkv_bias = {cfg.qkv_bias}; {own}")
+    require(architecture != "qwen2moe" or not cfg.tie, f"{cannot} tie = True; {own}")
 
 
 def _close(a, b) -> bool:

@@ -121,6 +121,9 @@ def _llama(fields: Fields, family: str) -> LlamaConfig:
         values["attention_scale"] = scalar**-0.5
     if family == "smollm3":
         values["nope_every"] = _without_positions(fields, values["n_layers"])
+    if family == "phi3":  # of Phi-4-mini; transformers reads neither
+        fields.must_be("full_attn_mod", 1)
+        fields.must_be("interpolate_factor", 1)
     values |= _experts(fields, family) | _layers(fields, family, values["n_layers"]) | _rope(fields, family, values["context"])
     return LlamaConfig(**values)
 

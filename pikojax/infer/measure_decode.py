@@ -58,7 +58,7 @@ def check_length(engine, prompt_tokens: int, tokens: int) -> None:
     require(prompt_tokens >= 1 and tokens >= 2, f"got {prompt_tokens} prompt tokens and {tokens} to write; give 1 or more, and 2 or more")
     whole = prompt_tokens + tokens
     most = engine.context
-    require(whole <= most, f"{prompt_tokens} + {tokens} tokens are {whole}, the model holds {most}; give fewer --prompt-tokens")
+    require(whole <= most, f"{prompt_tokens} + {tokens} tokens are {whole}, the model holds {most}; give a shorter prompt, or fewer --tokens")
 
 
 def warm_up(engine, ids: list[int], tokens: int) -> float:
@@ -200,7 +200,13 @@ def measure_speculative(path, prompt, speculative: str, tokens: int, passes: int
 
 def drafter_beside_plain(plain, drafting, prompt, tokens: int, passes: int = PASSES, temperature: float = 0.0) -> dict:
     """In turn, within one process, over the same weights; the drafter's costs and widths were learnt in the pass before the first."""
-    require(passes >= 1 and tokens >= 2, f"got {passes} passes of {tokens} tokens; give 1 or more, and 2 or more")
+    from pikojax.infer.request import prompt_ids
+
+    require(passes >= 1, f"passes = {passes}; give 1 or more")
+    if isinstance(prompt, str):
+        require(plain.tokenizer is not None, "this model has no tokenizer; give the prompt as token ids")
+        prompt = prompt_ids(plain.tokenizer, prompt, plain.context, plain.framed)
+    check_length(plain, len(prompt), tokens)
     found = {"plain": [], "drafting": []}
     for number in range(passes + 1):
         for name, engine in (("plain", plain), ("drafting", drafting)):

@@ -40,6 +40,11 @@ class KVCache:
         """Of a row."""
         return jax.tree.leaves(self.k_LBGSC)[0].shape[3] * (1 if self.table_BN is None else self.table_BN.shape[1])
 
+    @property
+    def reach(self) -> int:
+        """How long a text it is for: of a pool in whole blocks, since its table has room for one token beyond, which may begin a block."""
+        return self.slots if self.table_BN is None else self.slots - self.slots // self.table_BN.shape[1]
+
     def rollback(self, length_B: jax.Array) -> "KVCache":
         """The same buffers with other (shorter) lengths."""
         return replace(self, length_B=length_B.astype(jnp.int32))

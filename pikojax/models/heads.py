@@ -35,6 +35,7 @@ class Head(nnx.Module):
 
 
 def init(cfg: HeadsConfig, key) -> dict:
+    require(cfg.d_model is not None, "the heads' d_model is not known: it is their model's; train them by pikojax train --heads MODEL")
     return {**layers.init(Trunk, cfg, key), "blocks": layers.init(Head, cfg, key, copies=cfg.n_ahead)}
 
 

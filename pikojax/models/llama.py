@@ -61,7 +61,7 @@ class Block(nnx.Module):
         q_BTHC, k_BTGC, v_BTGC = heads(self.q(x_BTD), cfg.n_heads), heads(self.k(x_BTD), cfg.n_kv_heads), heads(self.v(x_BTD), cfg.n_kv_heads)
         if cfg.qk_norm:
             q_BTHC, k_BTGC = self.q_norm(q_BTHC), self.k_norm(k_BTGC)
-        frequency, factor = frequencies(cfg, kind, T if cache is None else cache.slots)
+        frequency, factor = frequencies(cfg, kind, T if cache is None else cache.reach)
         q_BTHC, k_BTGC = (layers.rotate(x, positions_BT, frequency, factor) for x in (q_BTHC, k_BTGC))
         if cfg.attention_scale is not None:  # the kernels divide by √C
             q_BTHC = q_BTHC * jnp.asarray(cfg.attention_scale * math.sqrt(C), q_BTHC.dtype)
@@ -118,7 +118,7 @@ def softcapped(cfg: LlamaConfig, q_BTHC, k_BTGC, v_BTGC, positions_BT, window, s
 
 def frequencies(cfg: LlamaConfig, kind: "Kind", reach: int):
     """(radians a position of each rotated pair, by what rotated vectors are multiplied); `kind` may be traced. `reach`: tokens of the text, or
-    slots of its cache."""
+    what its cache is made for."""
     frequency, factor = scaled_frequencies(cfg, reach)
     if cfg.rope_base_local is not None:
         plain = base_frequencies(cfg.rope_base_local, cfg.d_rope)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pikojax.config import Config, UserError, load_config, require, to_dict, user_path
-from pikojax.formats import load
+from pikojax.formats import checkpoints, load
 from pikojax.formats import run as runs
 from pikojax.models import heads
 from pikojax.train.loss import mean_cross_entropy
@@ -28,16 +28,20 @@ STEPS = 300
 def config_for(base: str, overrides) -> Config:
     """The settings of heads for a model: a run's own data and batches, or those that `overrides` say."""
     path = user_path(base, "--heads")
+    run, step = checkpoints.locate(path)
     tree = {"tokenizer": {"path": str(path)}, "run": {}, "train": {}, "checkpoint": {}}
-    if runs.is_run(path):
-        tree = {name: value for name, value in to_dict(runs.read_config(path)).items() if name not in ("model", "optim")}
-        tree["run"]["dir"] = str(path / FOLDER)
+    if runs.is_run(run):
+        tree = {name: value for name, value in to_dict(runs.read_config(run)).items() if name not in ("model", "optim")}
+        tree["run"]["dir"] = str(run / FOLDER)
     tree["train"] |= {"steps": STEPS, "eval_interval": STEPS // 2, "max_seconds": None, "target_val_loss": None, "offload_params": False, "offload_optimizer": False}
     tree["checkpoint"] |= {"interval": STEPS, "keep_best": False}
-    tree |= {"model": {"name": "heads", "base": None if runs.is_run(path) else str(path)}, "optim": dict(OPTIM)}
+    tree |= {"model": {"name": "heads"}, "optim": dict(OPTIM)}
     config = load_config(tree, overrides)
     require(config.run.dir is not None, f"{base} is no run folder; say where its heads go and what they learn from, as run.dir=runs/heads data.path=book.txt")
-    return config
+    inside = step is None and runs.is_run(run) and user_path(config.run.dir, "run.dir").resolve() == (run / FOLDER).resolve()
+    if inside or config.model.base is not None:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, base=str(path)))
 
 
 def open_base(config: Config):
@@ -78,13 +82,15 @@ def loss_of(base):
 
 
 def load_heads(path, cfg, params: dict):
-    """(config, parameters) of trained heads for the model of `cfg` and `params`, or a line why not. `path`: a run of heads, or a run that has one."""
-    path = user_path(path, "heads")
-    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    """(config, parameters) of trained heads for the model of `cfg` and `params`, or a line why not. `path`: a run of heads, or a run that has one, or
+    a checkpoint of either."""
+    run, step = checkpoints.locate(user_path(path, "heads"))
+    folder, step = (run / FOLDER, None) if (run / FOLDER).is_dir() else (run, step)
     if not runs.is_run(folder) or runs.read_config(folder).model.name != "heads":
         raise UserError(f"{path} has no trained heads; train them: pikojax train --heads {path}, or give --speculative heads=RUN")
-    found = runs.load_run(folder)
-    own = found.config.model
+    own = runs.read_config(folder).model
+    for name in ("d_model", "vocab_size", "base_print"):
+        require(getattr(own, name) is not None, f"the heads in {folder} are damaged: config.toml lacks model.{name}; train them anew")
     same = (own.d_model, own.vocab_size) == (cfg.d_model, cfg.vocab_size) and heads.same_model(own.base_print, heads.print_of(params))
     require(same, f"the heads in {folder} were trained for another model; train them for this one: pikojax train --heads RUN")
-    return own, found.params
+    return own, runs.load_run(folder, step).params
