@@ -42,8 +42,8 @@ class ByteTiles {
   }
 
   void pack(const Tile& tile) {
-    rows(p_.k, tile, wide_keys_, keys_);
-    rows(p_.v, tile, wide_values_, values_);
+    key_stride_ = rows(p_.k, tile, wide_keys_, keys_);
+    value_stride_ = rows(p_.v, tile, wide_values_, values_);
     pack_scales(p_.k, tile, kscales_);
     pack_scales(p_.v, tile, vscales_);
     ahead_ = Ahead(p_, tile);
@@ -52,10 +52,9 @@ class ByteTiles {
   template <int R>
   void scores(int64_t m, float (*out)[kTile]) {
     if (p_.k.kind == Kind::int4) return score_nibbles<R>(m, out);
-    if (p_.k.n_scales > 1) return score_bytes<R, kGroup>(m, out);
-    if (padded_ == 64) return score_bytes<R, 64>(m, out);
-    if (padded_ == 128) return score_bytes<R, 128>(m, out);
-    score_bytes<R, 0>(m, out);
+    if (key_stride_ == 64) return score_bytes_of<R, 64>(m, out);
+    if (key_stride_ == 128) return score_bytes_of<R, 128>(m, out);
+    score_bytes_of<R, 0>(m, out);
   }
 
   template <int R>
@@ -73,7 +72,9 @@ class ByteTiles {
       if (is_int4) {
         weigh_nibbles<R, false>(m, bytes, fade, scales, c), weigh_nibbles<R, true>(m, bytes, fade, scales, c);
       } else {
-        weigh_bytes<R, false>(m, bytes[0], fade, scales[0], c), weigh_bytes<R, true>(m, bytes[0], fade, scales[0], c);
+        if (value_stride_ == 64) weigh_columns<R, 64>(m, bytes[0], fade, scales[0], c);
+        else if (value_stride_ == 128) weigh_columns<R, 128>(m, bytes[0], fade, scales[0], c);
+        else weigh_columns<R, 0>(m, bytes[0], fade, scales[0], c);
       }
     }
   }
@@ -105,19 +106,38 @@ class ByteTiles {
     }
   }
 
-  // Where each slot's bytes stand: in the cache itself, if whole vectors can be read there.
-  void rows(const Store& store, const Tile& tile, uint8_t* wide, const uint8_t** found) const {
+  // Where each slot's bytes stand: in the cache itself, if whole vectors can be read there. → how far the slots are apart, where that is known
+  // when this is compiled (only the first is looked up then), else 0
+  int64_t rows(const Store& store, const Tile& tile, uint8_t* wide, const uint8_t** found) const {
+    if (tile.in_order && store.kind == Kind::int8 && (store.row_bytes == 64 || store.row_bytes == 128)) {
+      found[0] = store.data + tile.at[0] * store.row_bytes;
+      return store.row_bytes;
+    }
     find_rows(store, tile, found);
-    if (store.kind == Kind::int4 || padded_ == p_.C) return;
+    if (store.kind == Kind::int4 || padded_ == p_.C) return 0;
     for (int s = 0; s < kTile; ++s) {
       std::memcpy(wide + s * padded_, found[s], p_.C);
       std::memset(wide + s * padded_ + p_.C, 0, padded_ - p_.C);
       found[s] = wide + s * padded_;
     }
+    return 0;
   }
 
-  // kWide: so many values share a scale, if it is known beforehand.
-  template <int R, int kWide>
+  template <int kStride>
+  static const uint8_t* row_of(const uint8_t* const* rows, int s) {
+    return kStride > 0 ? rows[0] + s * kStride : rows[s];
+  }
+
+  template <int R, int kStride>
+  void score_bytes_of(int64_t m, float (*out)[kTile]) {
+    if (p_.k.n_scales > 1) return score_bytes<R, kGroup, kStride>(m, out);
+    if (padded_ == 64) return score_bytes<R, 64, kStride>(m, out);
+    if (padded_ == 128) return score_bytes<R, 128, kStride>(m, out);
+    score_bytes<R, 0, kStride>(m, out);
+  }
+
+  // kWide: so many values share a scale, if it is known beforehand; kStride: so far are rows apart.
+  template <int R, int kWide, int kStride>
   void score_bytes(int64_t m, float (*out)[kTile]) {
     const int64_t wide = kWide > 0 ? kWide : padded_;
     const __m256i flip = _mm256_set1_epi8(char(-128));
@@ -129,7 +149,8 @@ class ByteTiles {
             [&](int i, Ints (&both)[2][R]) {
 #pragma GCC unroll 8
               for (int64_t c = part * wide; c < part * wide + wide; c += kGroup) {
-                const __m256i one = _mm256_xor_si256(load<__m256i>(keys_[s + i] + c), flip), two = _mm256_xor_si256(load<__m256i>(keys_[s + i + 1] + c), flip);
+                const __m256i one = _mm256_xor_si256(load<__m256i>(row_of<kStride>(keys_, s + i) + c), flip);
+                const __m256i two = _mm256_xor_si256(load<__m256i>(row_of<kStride>(keys_, s + i + 1) + c), flip);
                 for (int r = 0; r < R; ++r) {
                   const __m256i q = load<__m256i>(q_ + (m + r) * row_ + c);
                   both[0][r] = add_pairs(both[0][r], _mm256_maddubs_epi16(one, q));
@@ -185,12 +206,17 @@ class ByteTiles {
     store(out, is_first ? to_float(sums) * scale : multiply_add(to_float(sums), scale, load(out)));
   }
 
+  template <int R, int kStride>
+  void weigh_columns(int64_t m, const uint8_t (*bytes)[kTile], const float* fade, const float* scales, int64_t c) {
+    weigh_bytes<R, kStride, false>(m, bytes, fade, scales, c), weigh_bytes<R, kStride, true>(m, bytes, fade, scales, c);
+  }
+
   // 32 columns: kUpper false, the first 8 of each half; true, its last.
-  template <int R, bool kUpper>
+  template <int R, int kStride, bool kUpper>
   void weigh_bytes(int64_t m, const uint8_t (*bytes)[kTile], const float* fade, const float* scales, int64_t c) {
     Ints sums[R][2] = {};
     for (int s = 0; s < kTile; s += 8) {
-      const auto zipped = [&](int s) { return zip_bytes<kUpper>(load<__m256i>(values_[s] + c), load<__m256i>(values_[s + 1] + c)); };
+      const auto zipped = [&](int s) { return zip_bytes<kUpper>(load<__m256i>(row_of<kStride>(values_, s) + c), load<__m256i>(row_of<kStride>(values_, s + 1) + c)); };
       const __m256i a = zipped(s), b = zipped(s + 2), d = zipped(s + 4), e = zipped(s + 6);
       const __m256i low[2] = {_mm256_unpacklo_epi16(a, b), _mm256_unpacklo_epi16(d, e)};
       const __m256i high[2] = {_mm256_unpackhi_epi16(a, b), _mm256_unpackhi_epi16(d, e)};
@@ -310,6 +336,7 @@ class ByteTiles {
   int8_t* q_;
   uint8_t *wide_keys_, *wide_values_;
   const uint8_t *keys_[kTile], *values_[kTile];
+  int64_t key_stride_, value_stride_;
   Ahead ahead_;
 };
 

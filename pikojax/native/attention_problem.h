@@ -74,7 +74,7 @@ struct Tile {
   int64_t ahead = 0, n_ahead = 0;  // where the next tile begins, and how many of its slots follow each other there
 
   Tile(const Problem& p, int64_t b, int64_t g, int64_t first, Range seen) : first(first) {
-    in_order = p.table == nullptr && seen.first <= first && first + kTile <= seen.end;
+    in_order = seen.first <= first && first + kTile <= seen.end && (p.table == nullptr || p.block % kTile == 0);
     if (in_order) {
       at[0] = place(p, b, g, first);
       for (int i = 1; i < kTile; ++i) at[i] = at[0] + i;
@@ -103,21 +103,25 @@ inline void find_rows(const Store& store, const Tile& tile, const uint8_t** rows
 // The rows of the next tile, asked for an eighth at a time while this one is worked on, so that the memory is never idle: the processor's own
 // foresight ends with a page. Once they are all asked for there is nothing more to do.
 struct Ahead {
-  const uint8_t *at[2] = {}, *end[2] = {};
-  int64_t step[2] = {};
+  const uint8_t* at[2] = {};
+  int64_t left[2] = {}, step = 0;  // lines
 
   Ahead() = default;
-  Ahead(const Problem& p, const Tile& tile) {
+  Ahead(const Problem& p, const Tile& tile) : step((kTile / 8 * p.k.row_bytes + 63) / 64) {
     for (int i = 0; i < 2; ++i) {
       const Store& store = i == 0 ? p.k : p.v;
-      at[i] = store.data + tile.ahead * store.row_bytes, end[i] = at[i] + tile.n_ahead * store.row_bytes, step[i] = kTile / 8 * store.row_bytes;
+      at[i] = store.data + tile.ahead * store.row_bytes, left[i] = (tile.n_ahead * store.row_bytes + 63) / 64;
     }
   }
 
   void fetch() {
     for (int i = 0; i < 2; ++i) {
-      const uint8_t* stop = std::min(at[i] + step[i], end[i]);
-      for (; at[i] < stop; at[i] += 64) __builtin_prefetch(at[i]);
+      if (step == 8 && left[i] >= 8) {  // as a rule: instructions saved
+        for (int line = 0; line < 8; ++line) __builtin_prefetch(at[i] + line * 64);
+        at[i] += 8 * 64, left[i] -= 8;
+        continue;
+      }
+      for (int64_t line = 0; line < step && left[i] > 0; ++line, --left[i], at[i] += 64) __builtin_prefetch(at[i]);
     }
   }
 };
