@@ -33,12 +33,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.infer import constrained, decode, pool, rows, speculation
+from pikojax.infer import constrained, decode, pool, rows, sizes, speculation
 from pikojax.infer.handle import Handle, Listening
 from pikojax.infer.request import Options, Request, check_length, prompt_ids, token_ids
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
-from pikojax.qtensor import QTensor
 
 FIRST_ROUNDS = 4  # of the first call, before a round's time is known
 
@@ -51,6 +50,7 @@ class EngineConfig:
     cache: str = "auto"  # int8 where weights are quantized, float32 elsewhere; or float32, bfloat16, int8, int8_g32, int4
     cache_tokens: int | None = None  # room for so many tokens of all requests together; `slots` whole contexts, up to a quarter of memory
     remember: bool = True  # beginnings that may come again
+    rings: bool | None = None  # layers that see a window keep no more than that, and beginnings are not remembered; None: where it saves most of their cache
     speculative: str = "off"  # lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL
     step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most
 
@@ -73,7 +73,8 @@ class Engine:
         require(1 <= self.context <= cfg.context, f"context = {self.context}; the model holds up to {cfg.context}")
         self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params, home)
         self.n_table = -(-(self.context + 1) // pool.BLOCK)
-        self.dtype = _cache_dtype(config.cache, self.params)
+        self.ring = sizes.ring_blocks(model, cfg, config.rings, self.n_table)
+        self.dtype = sizes.cache_dtype(config.cache, self.params)
         self._empty()
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
@@ -185,14 +186,16 @@ class Engine:
         for request in (*self.reading, *self.writing):
             request.error = request.error or error
             request.end("failed")
-            request.blocks = []
+            request.blocks, request.ring = [], None
         self.reading.clear()
         self.writing.clear()
         self._empty()
 
     def _empty(self) -> None:
-        self.pool = pool.Pool(1 + self._n_blocks(), self.config.remember)
-        self.cache = self.model.new_cache(self.cfg, self.pool.n_blocks, pool.BLOCK, self.dtype)
+        n_blocks = sizes.n_blocks(self._new_cache, self.context, self.config.slots, self.config.cache_tokens)
+        self.pool = pool.Pool(1 + n_blocks, self.config.remember and not self.ring)
+        self.cache = self._new_cache(self.pool.n_blocks)
+        self.free_rings = list(range(self.config.slots))
         self.draft_cache = self.speculation.new_cache(self.pool.n_blocks, self.dtype) if self.speculation else None
 
     def _admit(self) -> None:
@@ -211,6 +214,7 @@ class Engine:
             self.pool.release(known)
             return False
         request.blocks = known + own
+        request.ring = self.free_rings.pop()
         request.length = request.read = len(known) * pool.BLOCK
         request.cached_tokens += request.length
         return True
@@ -225,8 +229,13 @@ class Engine:
                 group.remove(request)
         if request.stopped != "failed":
             self.pool.publish(request.window[: request.length], request.blocks)
+        self._unseat(request)
+
+    def _unseat(self, request: Request) -> None:
         self.pool.release(request.blocks)
-        request.blocks = []
+        if request.ring is not None:
+            self.free_rings.append(request.ring)
+        request.blocks, request.ring = [], None
 
     def _cancel(self, request: Request) -> None:
         with self._lock:
@@ -285,8 +294,8 @@ class Engine:
             return
         if not request.options.slide:
             return request.end("context")
-        self.pool.release(request.blocks)
-        request.blocks, request.length, request.read = [], 0, 0
+        self._unseat(request)
+        request.length = request.read = 0
         request.window = request.window[-max(1, self.context // 2) :]
         self.writing.remove(request)
         if self._seat(request):
@@ -356,33 +365,17 @@ class Engine:
     def _view(self, requests: list[Request], batch: int) -> KVCache:
         """The pool as these rows see it. A row that is none writes where nothing is kept."""
         length_B, table_BN = rows.rows(requests, batch, lambda r: r.length, 0), rows.block_table(requests, batch, self.n_table)
-        return KVCache(self.cache.k_LBGSC, self.cache.v_LBGSC, jnp.asarray(length_B), jnp.asarray(table_BN))
+        view = dataclasses.replace(self.cache, length_B=jnp.asarray(length_B), table_BN=jnp.asarray(table_BN))
+        if view.windowed is None:
+            return view
+        ring_BN = rows.ring_table(requests, batch, self.n_table, self.ring)
+        return dataclasses.replace(view, windowed=dataclasses.replace(view.windowed, length_B=jnp.asarray(length_B), table_BN=jnp.asarray(ring_BN)))
 
     def _keep(self, view: KVCache) -> None:
-        self.cache = KVCache(view.k_LBGSC, view.v_LBGSC, self.cache.length_B)
+        bare = lambda view, own: dataclasses.replace(view, length_B=own.length_B, table_BN=None)
+        windowed = view.windowed and bare(view.windowed, self.cache.windowed)
+        self.cache = dataclasses.replace(bare(view, self.cache), windowed=windowed)
 
-    def _n_blocks(self) -> int:
-        """A quarter of memory at most, and one whole context at least."""
-        whole = -(-self.context // pool.BLOCK)
-        if self.config.cache_tokens is not None:
-            return max(1, -(-self.config.cache_tokens // pool.BLOCK))
-        one = jax.eval_shape(lambda: self.model.new_cache(self.cfg, 1, pool.BLOCK, self.dtype))
-        block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
-        return min(self.config.slots * whole, max(whole, _memory_bytes() // 4 // block_bytes))
-
-
-def _memory_bytes() -> int:
-    """Of the device: what an accelerator has left beside the weights, or all of the machine's."""
-    import os
-
-    told = jax.devices()[0].memory_stats() or {}  # a CPU tells nothing
-    if "bytes_limit" in told:
-        return told["bytes_limit"] - told.get("bytes_in_use", 0)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _cache_dtype(name: str, params) -> str:
-    if name != "auto":
-        return name
-    quantized = any(isinstance(leaf, QTensor) for leaf in jax.tree.leaves(params["blocks"], is_leaf=lambda x: isinstance(x, QTensor)))
-    return "int8" if quantized else "float32"
+    def _new_cache(self, n_blocks: int) -> KVCache:
+        windowed = {"windowed": 1 + self.config.slots * self.ring} if self.ring else {}
+        return self.model.new_cache(self.cfg, n_blocks, pool.BLOCK, self.dtype, **windowed)

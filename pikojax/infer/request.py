@@ -118,6 +118,7 @@ class Request:
         self.cached_tokens, self.rounds, self.kept = 0, 0, 0
         # where it is on the device
         self.blocks: list[int] = []
+        self.ring: int | None = None  # its place in what layers that see a window keep
         self.length = self.read = 0  # tokens in the cache; of `window`, how many were read
         self.window: list[int] = list(ids)  # what stands in the cache, or is about to
         self.right, self.tested = 0.0, 0.0

@@ -56,6 +56,14 @@ def block_table(requests: Sequence[Request], batch: int, width: int) -> np.ndarr
     return table_BN
 
 
+def ring_table(requests: Sequence[Request], batch: int, width: int, ring: int) -> np.ndarray:
+    """Each request's own `ring` blocks, again and again."""
+    table_BN = np.full((batch, width), pool.NOWHERE, np.int32)
+    for i, request in enumerate(requests):
+        table_BN[i] = np.resize(1 + request.ring * ring + np.arange(ring), width)
+    return table_BN
+
+
 def how(requests: Sequence[Request], forward, cfg, drafter) -> decode.How:
     """The program that can tell what these requests want told."""
     tops = [r.options.logprobs for r in requests if r.options.logprobs is not None]

@@ -8,12 +8,16 @@ stack each, plain arrays of floats or quantized (`dtype="int8"` or `"int4"`; ker
 With `table_BN` the stacks are pools of blocks, [L, P, G, block, C], and slot s of row b is slot s mod block of block table_BN[b, s ÷ block]:
 rows grow block by block, begin with blocks that they share, and come and go without a copy (infer/pool.py hands the blocks out).
 
+Layers that see only a window may have stacks of their own (`windowed`), whose table goes round: it names few blocks again and again, so that a new
+slot takes the place of one that no window reaches any more. A row's memory then stops growing there; what it has forgotten nobody can share.
+
 Rolling back is setting lengths: slots beyond a row's length are never read, so nothing is erased or copied. What is written beyond the
 last slot is lost: reserve as many spare slots as a speculative round may write past the end.
 
-Leaves out: forgetting what a sliding window has left.
+Leaves out: who has which block (infer/pool.py, infer/rows.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -34,6 +38,7 @@ class KVCache:
     v_LBGSC: jax.Array | QuantizedKV
     length_B: jax.Array  # int32: slots filled, a row
     table_BN: jax.Array | None = None  # int32: the row's blocks, in order
+    windowed: "KVCache | None" = None  # of layers that see a window, in their order, if the others' stacks are without them; has no lengths of its own
 
     @property
     def slots(self) -> int:
@@ -57,6 +62,19 @@ def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width
     shape = (n_layers, batch, n_kv_heads, slots, head_width)
     of_keys, of_values = kv_formats.OF_CACHE.get(name, (name, name))
     return KVCache(empty(shape, of_keys), empty(shape, of_values), jnp.zeros((batch,), jnp.int32))
+
+
+def part_of(cache: KVCache, layer: int, is_local: Callable[[int], bool]) -> tuple[KVCache, int]:
+    """The stacks that `layer` is in, and where."""
+    if cache.windowed is None:
+        return cache, layer
+    n_local = sum(is_local(i) for i in range(layer))
+    return (replace(cache.windowed, length_B=cache.length_B), n_local) if is_local(layer) else (cache, layer - n_local)
+
+
+def with_part(cache: KVCache, part: KVCache, layer: int, is_local: Callable[[int], bool]) -> KVCache:
+    """With what `part_of` gave, after it was written."""
+    return replace(cache, windowed=part) if cache.windowed is not None and is_local(layer) else part
 
 
 def write(cache: KVCache, layer: int, k_BTGC: jax.Array, v_BTGC: jax.Array) -> KVCache:

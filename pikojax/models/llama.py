@@ -7,6 +7,7 @@ Leaves out: dropout.
 """
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -68,10 +69,10 @@ class Block(nnx.Module):
         window = window_of(cfg, kind.local)
         layers.note("attention", {"q": q_BTHC, "k": k_BTGC, "window": window, "softcap": cfg.attention_softcap})
         if cache is not None:
-            cache = kv.write(cache, layer, k_BTGC, v_BTGC)
-            length_B = cache.length_B + T
-        if cache is not None:
-            y_BTHC = attention.cached_attention(q_BTHC, cache.k_LBGSC, cache.v_LBGSC, length_B, layer, window, cache.table_BN, cfg.attention_softcap)
+            part, at = kv.part_of(cache, layer, cfg.is_local)
+            part = kv.write(part, at, k_BTGC, v_BTGC)
+            cache = kv.with_part(cache, part, layer, cfg.is_local)
+            y_BTHC = attention.cached_attention(q_BTHC, part.k_LBGSC, part.v_LBGSC, cache.length_B + T, at, window, part.table_BN, cfg.attention_softcap)
         elif cfg.attention_softcap is not None:
             y_BTHC = softcapped(cfg, q_BTHC, k_BTGC, v_BTGC, positions_BT, window, segments_BT)
         else:
@@ -211,8 +212,12 @@ def unembed(cfg: LlamaConfig, params, hidden):
     return layers.bind(Stem, cfg, {name: value for name, value in params.items() if name != "blocks"}).logits_out(cfg, hidden)
 
 
-def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32) -> kv.KVCache:
-    return kv.new_cache(cfg.n_layers, batch, slots, cfg.n_kv_heads, cfg.d_head, dtype)
+def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32, windowed: int | None = None) -> kv.KVCache:
+    """`windowed`: as many rows, or blocks, for the layers that see a window, in stacks of their own."""
+    n_local = 0 if windowed is None else sum(map(cfg.is_local, range(cfg.n_layers)))
+    make = lambda n_layers, batch: kv.new_cache(n_layers, batch, slots, cfg.n_kv_heads, cfg.d_head, dtype)
+    cache = make(cfg.n_layers - n_local, batch)
+    return replace(cache, windowed=make(n_local, windowed)) if n_local else cache
 
 
 MODEL = Model(LlamaConfig, init, forward, new_cache, axes, unembed)

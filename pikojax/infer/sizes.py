@@ -1,0 +1,50 @@
+"""How much cache an engine has, in which numbers, and how much of it layers keep that see only a window.
+
+    blocks = what `cache_tokens` asks for, or a whole context for each slot, up to a quarter of memory, and one whole context at least
+    ring   = window + a block of a prompt, whose last token is written before its first looks back
+
+Leaves out: the arrays (models/cache.py), who has which block (pool.py).
+"""
+
+import inspect
+import os
+from collections.abc import Callable
+
+import jax
+
+from pikojax.infer import decode, pool
+from pikojax.qtensor import QTensor
+
+
+def n_blocks(new_cache: Callable, context: int, slots: int, cache_tokens: int | None) -> int:
+    """`new_cache(n)` makes one of n blocks."""
+    whole = -(-context // pool.BLOCK)
+    if cache_tokens is not None:
+        return max(1, -(-cache_tokens // pool.BLOCK))
+    one = jax.eval_shape(lambda: new_cache(1))
+    block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one.k_LBGSC, one.v_LBGSC)))
+    return min(slots * whole, max(whole, memory_bytes() // 4 // max(block_bytes, 1)))
+
+
+def ring_blocks(model, cfg, wanted: bool | None, n_table: int) -> int:
+    """A row's, in layers that see a window; 0: they keep all, as the others do. `wanted` None: where it is a quarter of a row or less."""
+    window = getattr(cfg, "window", None)
+    if window is None or wanted is False or "windowed" not in inspect.signature(model.new_cache).parameters:
+        return 0
+    ring = -(-(window + decode.BLOCK) // pool.BLOCK) + 1
+    return ring if wanted or 4 * ring <= n_table else 0
+
+
+def memory_bytes() -> int:
+    """Of the device: what an accelerator has left beside the weights, or all of the machine's."""
+    told = jax.devices()[0].memory_stats() or {}  # a CPU tells nothing
+    if "bytes_limit" in told:
+        return told["bytes_limit"] - told.get("bytes_in_use", 0)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cache_dtype(name: str, params) -> str:
+    if name != "auto":
+        return name
+    quantized = any(isinstance(leaf, QTensor) for leaf in jax.tree.leaves(params["blocks"], is_leaf=lambda x: isinstance(x, QTensor)))
+    return "int8" if quantized else "float32"

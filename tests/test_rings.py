@@ -1,0 +1,78 @@
+"""Layers that see a window keep no more than that: the same text from less memory, whoever comes and goes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pikojax.infer import decode, pool
+from pikojax.infer.engine import Engine, EngineConfig
+from pikojax.llama_config import LlamaConfig
+from pikojax.models import catalog
+
+LLAMA, WINDOW, RING = catalog["llama"], 100, 7  # blocks: ⌈(100 + 256) / 64⌉ + 1
+MIXED, ALL = dict(n_layers=4, global_every=2), dict(n_layers=2)
+
+
+def config(**more) -> LlamaConfig:
+    return LlamaConfig(d_model=32, n_heads=2, n_kv_heads=1, d_head=16, d_hidden=32, vocab_size=40, context=2048, window=WINDOW, **more)
+
+
+@functools.cache
+def weights(cfg):
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: LLAMA.init(cfg, jax.random.key(0)))
+    return decode.ready(jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), shapes))
+
+
+def made(cfg, **more) -> Engine:
+    return Engine(LLAMA, cfg, weights(cfg), None, EngineConfig(**{"slots": 2, "step_s": 0.05} | more))
+
+
+def ids(n: int, seed: int) -> list[int]:
+    return np.random.default_rng(seed).integers(0, 40, n).tolist()
+
+
+@pytest.mark.parametrize("layers, cache, guesses", [(MIXED, "float32", "lookup"), pytest.param(MIXED, "float32", "early-exit=2", marks=pytest.mark.exhaustive), pytest.param(ALL, "int8", "off", marks=pytest.mark.slow)])
+def test_the_text_is_that_of_a_cache_that_keeps_all(layers, cache, guesses):
+    """Texts that go round several times, one that ends early and one that comes into its place; with and without guesses that are rolled back."""
+    cfg = config(**layers)
+    asked = [(ids(700, 0), 200), (ids(30, 1), 20), (ids(500, 2), 90)]
+    texts = []
+    for how in (dict(rings=False, remember=False), dict(speculative=guesses)):
+        many = made(cfg, cache=cache, **how)
+        handles = [many.submit(prompt, max_tokens=n, temperature=0.9, seed=i) for i, (prompt, n) in enumerate(asked)]
+        texts.append([handle.result().ids for handle in handles])
+        assert sorted(many.free_rings) == [0, 1]
+    assert texts[0] == texts[1] and len(set(texts[0][0])) > 10
+
+
+def test_it_is_small_and_grows_no_more():
+    cfg = config(**MIXED)
+    one = made(cfg)
+    assert one.ring == RING and one.cache.windowed.k_LBGSC.shape[:2] == (2, 1 + 2 * RING) and one.cache.k_LBGSC.shape[0] == 2
+    assert one.pool.n_blocks >= 2 * 2048 // pool.BLOCK  # the others keep all
+    whole = made(cfg, rings=False)
+    assert whole.ring == 0 and whole.cache.windowed is None and whole.cache.k_LBGSC.shape[0] == 4
+
+
+def test_where_little_would_be_saved_beginnings_are_remembered_instead():
+    assert made(config(**MIXED), context=1024).ring == 0
+    assert made(config(**MIXED), context=1024, rings=True).ring == RING
+    prompt, one = ids(200, 0), made(config(**MIXED), context=1024)
+    one.generate(prompt, max_tokens=1)
+    assert one.generate(prompt, max_tokens=1).cached_tokens == 192
+    one = made(config(**MIXED))
+    one.generate(prompt, max_tokens=1)
+    assert one.generate(prompt, max_tokens=1).cached_tokens == 0
+
+
+def test_a_ring_that_is_too_short_is_found_out(monkeypatch):
+    """The first test can fail."""
+    cfg = config(**ALL)
+    right = made(cfg, slots=1).generate(ids(700, 0), max_tokens=60, temperature=0).ids
+    short = made(cfg, slots=1)
+    short.ring = 2
+    assert short.generate(ids(700, 0), max_tokens=60, temperature=0).ids != right
