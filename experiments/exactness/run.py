@@ -26,6 +26,7 @@ from pikojax.formats.load import load
 from pikojax.infer import decode
 from pikojax.infer.engine import Engine, EngineConfig
 from pikojax.kernels import prepare_tree
+from pikojax.models.heads import print_of
 from pikojax.quant import quantize_tree
 
 HERE = Path(__file__).parent
@@ -81,7 +82,7 @@ def texts(rows: Rows, loaded, run: Path, n: int, ways, weights) -> None:
         for way in ways:
             if rows.has(kind="text", weights=kind, way=way, prompts=n):
                 continue
-            alone = alone or kept(run.with_name(f"exactness-alone-{kind}-{n}.json"), lambda: written(make(slots=1, remember=False), asked))
+            alone = alone or kept(run.with_name(f"exactness-alone-{print_of(loaded.params)}-{kind}-{n}.json"), lambda: written(make(slots=1, remember=False), asked))
             found = one_way(way, make, asked, run)
             wrong = [i for i, (a, b) in enumerate(zip(alone, found, strict=True)) if a != b]
             first = [next(j for j, (a, b) in enumerate(zip(alone[i], found[i])) if a != b) for i in wrong]
@@ -89,7 +90,7 @@ def texts(rows: Rows, loaded, run: Path, n: int, ways, weights) -> None:
 
 
 def kept(file: Path, make) -> list[list[int]]:
-    """What an earlier start of this script has made, with the same model."""
+    """What an earlier start of this script has made with the same model, whose print is in the name."""
     if not file.is_file():
         file.write_text(json.dumps(make()))
     return json.loads(file.read_text())
@@ -117,20 +118,22 @@ def one_way(way: str, make, asked, run: Path) -> list[list[int]]:
 
 
 def draws(rows: Rows, n: int, names) -> None:
-    for name in names:
-        if rows.has(kind="draws", drafter=name, draws=n):
-            continue
+    def append(name: str, verified: bool) -> None:
         drawn, a_round = toy.drawn_texts(name, n)
-        rows.append(kind="draws", drafter=name, draws=n, standard_deviations=toy.chi_square(drawn, toy.probabilities()), accepted_per_round=a_round, verified=True)
+        found = toy.chi_square(drawn, toy.probabilities())  # infinite if there are texts that cannot be, which JSON has no number for
+        rows.append(kind="draws", drafter=name, draws=n, standard_deviations=None if found == float("inf") else found, accepted_per_round=a_round, verified=verified)
+
+    for name in names:
+        if not rows.has(kind="draws", drafter=name, draws=n):
+            append(name, True)
     if not rows.has(kind="draws", drafter="heads", verified=False):
         right, jnp.cumprod = jnp.cumprod, lambda x, axis: jnp.ones_like(x)
         jax.clear_caches()
         try:
-            drawn, a_round = toy.drawn_texts("heads", n)
+            append("heads", False)
         finally:
             jnp.cumprod = right
             jax.clear_caches()
-        rows.append(kind="draws", drafter="heads", draws=n, standard_deviations=toy.chi_square(drawn, toy.probabilities()), accepted_per_round=a_round, verified=False)
 
 
 def main(quick: bool, folder: Path) -> None:

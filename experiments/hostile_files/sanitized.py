@@ -22,19 +22,23 @@ from trials import Rows
 HERE = Path(__file__).parent
 KINDS = {"q4_0": {}, "q8_0": {}, "q5_1": {}, "q4_k": {"d_model": 256, "d_hidden": 256}, "q6_k": {"d_model": 256, "d_hidden": 256}, "q4_0 of experts": {"n_experts": 3}}
 CONFIGS, MUTANTS = 5, 3_000
-SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+COMPILER = 'LD_PRELOAD= exec c++ "$@" -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1'  # the last -O counts; -O3 takes many times as long, and so does a compiler that is watched itself
 
 
 def main(n: int) -> None:
     rows = Rows(HERE / "results.jsonl", quick=False)
     libraries = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
-    environ = os.environ | {"LD_PRELOAD": " ".join(libraries), "CXX": f"c++ {SANITIZERS}", "ASAN_OPTIONS": "detect_leaks=0"}
-    for kind in KINDS:
-        if not rows.has(sanitized=True, kind=kind):
-            done = subprocess.run([sys.executable, __file__, "--child", kind, str(n)], env=environ, stdout=subprocess.PIPE, text=True)
-            if done.returncode != 0:
-                raise SystemExit(f"{kind}: a finding, or the child could not run (exit code {done.returncode})")
-            rows.append(sanitized=True, kind=kind, mutants=n, **json.loads(done.stdout.splitlines()[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        compiler = Path(folder) / "c++"
+        compiler.write_text(f"#!/bin/sh\n{COMPILER}\n")
+        compiler.chmod(0o700)
+        environ = os.environ | {"LD_PRELOAD": " ".join(libraries), "CXX": str(compiler), "ASAN_OPTIONS": "detect_leaks=0", "PIKOJAX_CACHE": folder}
+        for kind in KINDS:
+            if not rows.has(sanitized=True, kind=kind):
+                done = subprocess.run([sys.executable, __file__, "--child", kind, str(n)], env=environ, stdout=subprocess.PIPE, text=True)
+                if done.returncode != 0:
+                    raise SystemExit(f"{kind}: a finding, or the child could not run (exit code {done.returncode})")
+                rows.append(sanitized=True, kind=kind, mutants=n, **json.loads(done.stdout.splitlines()[-1]))
 
 
 # ---------------------------------------------------------------- the child
