@@ -196,7 +196,7 @@ def test_logits_that_are_no_numbers_end_their_request_alone():
         ([1], {"temperature": 10**400}, "give 0"),
         ([1], {"logit_bias": {0: 1e39}}, "in logit_bias; give a number"),
         ([1], {"logit_bias": {0: 10**400}}, "in logit_bias; give a number"),
-        ([1], {"top_k": 2.7}, "top_k = 2.7; give a whole number"),
+        ([1], {"top_k": 2.7}, "top_k = 2.7; give 1 or more, a whole number"),
         ([1], {"presence_penalty": -1e39}, "presence_penalty = -1e.39"),
     ],
 )

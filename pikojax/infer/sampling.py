@@ -71,7 +71,7 @@ def make_settings(
     """The same checked settings for every row. `n_tokens`: what the tokenizer knows, where the model's table is larger."""
     require(0 <= temperature <= MOST, f"temperature = {temperature}; give 0 (the likeliest token) or a number up to {MOST:,}")
     whole = top_k is None or (isinstance(top_k, Integral) and top_k >= 1)
-    require(whole, f"top_k = {top_k}; give a whole number, 1 or more, or leave it out for no limit")
+    require(whole, f"top_k = {top_k}; give 1 or more, a whole number, or leave it out for no limit")
     require(top_p is None or 0 < top_p <= 1, f"top_p = {top_p}; give a part above 0 and up to 1, or leave it out")
     require(min_p is None or 0 <= min_p <= 1, f"min_p = {min_p}; give a part from 0 to 1, or leave it out")
     require(0 < repetition_penalty <= MOST, f"repetition_penalty = {repetition_penalty}; give a number above 0, up to {MOST:,}, or 1 for none")
