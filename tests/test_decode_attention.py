@@ -105,6 +105,14 @@ def test_scores_are_held_below_a_cap(path, name, how):
     assert nmse(got, exact(q_BTHC, as_floats(keys, 64), as_floats(values, 64), length_B, 100, softcap=2.0)) < (LIMIT[name] if how == "native" else 1e-10)
 
 
+def test_what_nobody_sees_may_be_no_number():
+    q_BTHC, *pair = draw(1, 1, 2, 1, 8, 20)
+    want = attention.reference(q_BTHC, *pair, jnp.asarray([9]))
+    for x in pair:
+        x[:, :, 9:] = np.nan
+    assert np.array_equal(attention.reference(q_BTHC, *pair, jnp.asarray([9])), want)
+
+
 @needs_native
 @pytest.mark.parametrize("name, limit", [("int8", 1e-2), ("int8_g32", 1e-3)])
 def test_a_channel_that_stands_out_costs_little(path, name, limit):

@@ -141,7 +141,7 @@ def test_a_stream_that_nobody_listens_to_any_more_gives_its_slot_back():
     one = made(slots=1, step_s=0.001)
     for _ in one.stream("once", max_tokens=200):
         break
-    assert not one.writing and not one.reading and one.pool.n_free == one.pool.n_blocks - 1
+    assert not one.step() and not one.writing and not one.reading and one.pool.n_free == one.pool.n_blocks - 1
     assert len(one.generate("twice", max_tokens=3).ids) == 3
 
 
@@ -173,7 +173,35 @@ def test_a_stream_that_nobody_began_to_read_ends_its_request():
     one = made(slots=1)
     text = one.stream("once", max_tokens=200)
     del text
-    assert not one.waiting and not one.step()
+    assert not one.step() and not one.waiting
+
+
+def test_garbage_collected_within_a_step_harms_nobody(monkeypatch):
+    """A stream nobody holds any more may be found at any moment, here while the prompt of its request is read."""
+    one = made(slots=2, remember=False)
+    dropped, other = [one.stream(ids(20), max_tokens=50)], one.submit(ids(20, 1), max_tokens=8, temperature=0)
+    extend = decode.extend
+    monkeypatch.setattr(decode, "extend", lambda *arrays: (dropped.clear(), extend(*arrays))[1])
+    assert len(other.result().ids) == 8
+    one.run()
+    assert not one.writing and sorted(one.free_rings) == [0, 1]
+
+
+def test_a_text_that_ended_before_its_logits_broke_is_whatever_a_call_brought(monkeypatch):
+    """The same request, its stop token in the same call as what is no number, and in another."""
+
+    def broken(cfg, params, tokens_BT, cache=None, **_):
+        out, cache = counting(cfg, params, tokens_BT, cache)
+        return out._replace(logits=jnp.where(tokens_BT[..., None] >= 12, jnp.nan, out.logits)), cache
+
+    for rounds in (1, decode.CHUNK):
+        monkeypatch.setattr(engine, "FIRST_ROUNDS", rounds)
+        one = Engine(LLAMA._replace(forward=broken), CFG, weights(), TOKENIZER, EngineConfig(slots=1))
+        assert one.generate([5], max_tokens=30, temperature=0, stop=TOKENIZER.decode([8])).ids == [6, 7, 8]
+        handle = one.submit([5], max_tokens=30, temperature=0)
+        with pytest.raises(UserError, match="logits are no numbers"):
+            handle.result()
+        assert [i for piece in handle._request.written for i in piece.ids] == [6, 7, 8, 9, 10, 11, 12]
 
 
 def test_logits_that_are_no_numbers_end_their_request_alone():

@@ -50,7 +50,7 @@ class EngineConfig:
     cache: str = "auto"  # int8 where weights are quantized, float32 elsewhere; or float32, bfloat16, int8, int8_g32, int4
     cache_tokens: int | None = None  # room for so many tokens of all requests together; `slots` whole contexts, up to a quarter of memory
     remember: bool = True  # beginnings that may come again
-    rings: bool | None = None  # layers that see a window keep no more than that, and beginnings are not remembered; None: where it saves most of their cache
+    rings: bool | None = None  # layers that see a window keep no more than that, and beginnings are not remembered; None: where memory does not hold all of every slot
     speculative: str = "off"  # lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL
     step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most
 
@@ -73,8 +73,8 @@ class Engine:
         require(1 <= self.context <= cfg.context, f"context = {self.context}; the model holds up to {cfg.context}")
         self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params, home)
         self.n_table = -(-(self.context + 1) // pool.BLOCK)
-        self.ring = sizes.ring_blocks(model, cfg, config.rings, self.n_table)
         self.dtype = sizes.cache_dtype(config.cache, self.params)
+        self.ring = sizes.ring_blocks(model, cfg, config, self.context, self.dtype)
         self._empty()
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
@@ -84,6 +84,7 @@ class Engine:
         self._words = None
         self._compiled: set = set()
         self._lock = threading.RLock()
+        self._dropped: deque[Request] = deque()  # whose readers have gone
 
     @classmethod
     def load(cls, path, device: str = "auto", config: EngineConfig = EngineConfig(), **settings) -> "Engine":
@@ -126,6 +127,7 @@ class Engine:
         most = self.pool.n_blocks - 1
         require(needed <= most, f"the request needs {needed * pool.BLOCK} tokens of cache, there are {most * pool.BLOCK}; raise cache_tokens")
         with self._lock:
+            self._end_dropped()
             free_slots = self.config.slots - len(self.reading) - len(self.writing)  # the next step will fill them
             if len(self.waiting) >= self.config.queue + max(free_slots, 0):
                 raise Busy(f"{len(self.waiting)} requests are waiting already; try again later, or raise queue")
@@ -146,6 +148,7 @@ class Engine:
     def step(self) -> bool:
         """Does what is to be done next. → whether there was anything."""
         with self._lock:
+            self._end_dropped()
             self._admit()
             if self.reading:
                 self._guarded(self._read, [self.reading[0]])
@@ -237,6 +240,10 @@ class Engine:
             self.free_rings.append(request.ring)
         request.blocks, request.ring = [], None
 
+    def _end_dropped(self) -> None:
+        while self._dropped:
+            self._cancel(self._dropped.popleft())
+
     def _cancel(self, request: Request) -> None:
         with self._lock:
             request.end("cancelled")
@@ -270,7 +277,7 @@ class Engine:
         how, extras = rows.how([request], self.model.forward, self.cfg, None), rows.extras([request], 1, self.cfg.vocab_size)
         position_B = np.asarray([len(request.ids)], np.int32)
         token_B, told = decode.first(how, logits_BV, own_B, request.key[None], position_B, request.settings, *extras)
-        self.reading.popleft()
+        self.reading.remove(request)
         self.writing.append(request)
         if self.speculation:
             self.speculation.begin(request)

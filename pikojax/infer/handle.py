@@ -42,6 +42,10 @@ class Handle:
         """Ends it; its slot is free when this returns."""
         self._engine._cancel(self._request)
 
+    def _let_go(self) -> None:
+        """Ends it with the next step: whoever collects garbage may be in the middle of one."""
+        self._engine._dropped.append(self._request)
+
     @property
     def prompt_ids(self) -> list[int]:
         """The prompt's tokens; none of an empty one."""
@@ -67,4 +71,5 @@ class Listening:
     def close(self) -> None:
         self._handle.cancel()
 
-    __del__ = close
+    def __del__(self) -> None:
+        self._handle._let_go()

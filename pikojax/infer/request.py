@@ -144,11 +144,13 @@ class Request:
 
     def accept(self, tokens: Sequence[int], told) -> None:
         """Tokens that were drawn, the one that ends the text perhaps last, and arrays of what is told of each."""
-        require(BROKEN not in tokens, "the model's logits are no numbers (NaN or infinite): its weights are damaged, or its arithmetic overflows; nothing can be drawn")
         if self.first_s is None and len(tokens):
             self.first_s = time.perf_counter() - self.began_s
         shown, ids, logprobs, confidence, why = "", [], [], [], None
         for i, token in enumerate(tokens):
+            if token == BROKEN:
+                why = "failed"
+                break
             if token in self.stop_ids:
                 why = "eos"
                 break
@@ -181,6 +183,9 @@ class Request:
         if shown or ids:
             wants = self.options
             self._put(Piece(shown, ids, logprobs if wants.logprobs is not None else None, confidence if wants.uncertainty else None))
+        if why == "failed":
+            said = "the model's logits are no numbers (NaN or infinite): its weights are damaged, or its arithmetic overflows; nothing can be drawn"
+            self.error = UserError(said)
         self.stopped = self.stopped or why  # last: whoever sees it looks for no more text
 
     def end(self, why: str) -> None:

@@ -98,7 +98,7 @@ def reference(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=None, bl
         seen_BTS &= slot_S > position_BT[:, :, None] - window
     seen_NMS = jnp.broadcast_to(seen_BTS[:, None, None], (B, G, R, T, S)).reshape(B * G, R * T, S)
     p_NMS = jnp.where(seen_NMS, jax.nn.softmax(jnp.where(seen_NMS, scores_NMS, MASKED), axis=-1), 0.0)
-    v_NSC = v_BGSC.reshape(B * G, S, C)
+    v_NSC = jnp.where(jnp.any(seen_NMS, axis=1)[:, :, None], v_BGSC.reshape(B * G, S, C), 0)  # what nobody sees may be no number: 0 · NaN
     o_NMC = jnp.einsum("nms,nsc->nmc", p_NMS.astype(v_NSC.dtype), v_NSC, preferred_element_type=jnp.float32)
     return o_NMC.reshape(B, G, R, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C).astype(q_BTHC.dtype)
 

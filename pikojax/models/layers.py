@@ -41,6 +41,7 @@ class Model(NamedTuple):
     new_cache: Callable | None  # (cfg, batch, slots, dtype) → cache; None: an encoder
     axes: Callable  # (cfg) → the tree of logical axis names
     unembed: Callable | None = None  # (cfg, params, hidden) → logits, for who guesses from hidden states
+    rings: bool = False  # new_cache takes `windowed`, and forward knows of such caches (cache.part_of)
 
 
 # ---------------------------------------------------------------- modules ↔ dicts

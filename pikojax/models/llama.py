@@ -220,4 +220,4 @@ def new_cache(cfg: LlamaConfig, batch: int, slots: int, dtype=jnp.float32, windo
     return replace(cache, windowed=make(n_local, windowed)) if n_local else cache
 
 
-MODEL = Model(LlamaConfig, init, forward, new_cache, axes, unembed)
+MODEL = Model(LlamaConfig, init, forward, new_cache, axes, unembed, rings=True)

@@ -131,9 +131,10 @@ class ByteTiles {
   template <int R, int kStride>
   void score_bytes_of(int64_t m, float (*out)[kTile]) {
     if (p_.k.n_scales > 1) return score_bytes<R, kGroup, kStride>(m, out);
-    if (padded_ == 64) return score_bytes<R, 64, kStride>(m, out);
-    if (padded_ == 128) return score_bytes<R, 128, kStride>(m, out);
-    score_bytes<R, 0, kStride>(m, out);
+    if constexpr (kStride > 0) return score_bytes<R, kStride, kStride>(m, out);  // rows are as wide as they are far apart
+    if (padded_ == 64) return score_bytes<R, 64, 0>(m, out);
+    if (padded_ == 128) return score_bytes<R, 128, 0>(m, out);
+    score_bytes<R, 0, 0>(m, out);
   }
 
   // kWide: so many values share a scale, if it is known beforehand; kStride: so far are rows apart.

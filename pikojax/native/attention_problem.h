@@ -104,24 +104,25 @@ inline void find_rows(const Store& store, const Tile& tile, const uint8_t** rows
 // foresight ends with a page. Once they are all asked for there is nothing more to do.
 struct Ahead {
   const uint8_t* at[2] = {};
-  int64_t left[2] = {}, step = 0;  // lines
+  int64_t left[2] = {}, step[2] = {};  // lines
 
   Ahead() = default;
-  Ahead(const Problem& p, const Tile& tile) : step((kTile / 8 * p.k.row_bytes + 63) / 64) {
+  Ahead(const Problem& p, const Tile& tile) {
     for (int i = 0; i < 2; ++i) {
       const Store& store = i == 0 ? p.k : p.v;
       at[i] = store.data + tile.ahead * store.row_bytes, left[i] = (tile.n_ahead * store.row_bytes + 63) / 64;
+      step[i] = (kTile / 8 * store.row_bytes + 63) / 64;
     }
   }
 
   void fetch() {
     for (int i = 0; i < 2; ++i) {
-      if (step == 8 && left[i] >= 8) {  // as a rule: instructions saved
+      if (step[i] == 8 && left[i] >= 8) {  // as a rule: instructions saved
         for (int line = 0; line < 8; ++line) __builtin_prefetch(at[i] + line * 64);
         at[i] += 8 * 64, left[i] -= 8;
         continue;
       }
-      for (int64_t line = 0; line < step && left[i] > 0; ++line, --left[i], at[i] += 64) __builtin_prefetch(at[i]);
+      for (int64_t line = 0; line < step[i] && left[i] > 0; ++line, --left[i], at[i] += 64) __builtin_prefetch(at[i]);
     }
   }
 };
