@@ -29,7 +29,10 @@ for i, drafter in enumerate(dict.fromkeys(row["drafter"] for row in texts)):
     if found:
         tokens = [row["accepted_per_round"] for row in found]
         middle.plot([row["temperature"] for row in found], tokens, "o-", color=CYCLE[i], label=drafter)
-middle.legend(frameon=False)
+if any(row["text"] == "a story" for row in texts):
+    middle.legend(frameon=False)
+else:
+    middle.text(0.5, 0.5, "not measured yet", ha="center", transform=middle.transAxes, color="0.5")
 
 label(right, "Against plain decoding", "tokens a round", "times plain decoding")
 for i, drafter in enumerate(dict.fromkeys(row["drafter"] for row in texts)):
