@@ -12,8 +12,7 @@ order of the vocabulary never matters.
 Of what a row has `Seen`: repetition (CTRL's, as in Hugging Face's) divides positive logits and multiplies negative ones of all tokens
 in prompt or output; presence and frequency (OpenAI's) are subtracted once, or once for each time, and of the output alone, as in vLLM.
 
-The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact, and
-several times sooner. A draw takes a random number for each token, by a hash of key and token that costs a
+The edges are found by bisection on the logits' bit patterns instead of a sort: 32 passes over V, exact. A draw takes a random number for each token, by a hash of key and token that costs a
 few operations. So two distributions from which the same key draws, a model's and its drafter's, mostly draw the same token: with
 probability (1 − d) / (1 + d) at least, d being the total variation between them; read off one running sum they would agree far less.
 

@@ -11,7 +11,7 @@ The native kernel reads each slot once for 16 rows and all query heads of its kv
 same to the bit whatever T, the batch and the number of threads are: a prompt read at once, in chunks or token by token leaves the same
 cache behind. (But a value in floats that is no finite number spoils the rows of its call that do not see it, too: 0 · ∞.) Over int8 and int4
 slots AVX-512 and AVX2 multiply bytes: queries and weights are quantized to 8 bits on the way (NMSE about 1e-4 against the reference). With
-AVX2 a query has as many scales as a key: one channel 30 times the others costs int8 5e-3, int8_g32, with a scale for 32 values, 2e-4.
+AVX2 a query has as many scales as a key: one channel 30 times the others costs int8 up to 1e-2, int8_g32, with a scale for 32 values, 1e-3.
 
 Leaves out: gradients, other devices' kernels (decode_attention_gpu.py).
 """
