@@ -182,4 +182,4 @@ def test_who_takes_the_native_product(monkeypatch):
 @pytest.mark.parametrize("path", cpu.PATHS, indirect=True)
 @pytest.mark.parametrize("sanitizer", sanitized.SANITIZERS)
 def test_sanitizers_find_nothing(path, sanitizer, tmp_path):
-    assert sanitized.run("gemm_check.cc", path, sanitizer, tmp_path) == "ok 64\n"
+    assert sanitized.run("gemm_check.cc", path, sanitizer, tmp_path) == "ok 76\n"

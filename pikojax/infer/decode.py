@@ -132,11 +132,11 @@ def extend(forward, cfg, params, cache, logits_BV, tokens_BT, n_B):
     """One block of which row b has n_B[b] true tokens; a row with none keeps its logits. → logits, hidden [B, T, D],
     what the model's own head says of the last token [B] or None, cache"""
     before_B, last_B = cache.length_B, jnp.maximum(n_B - 1, 0)
+    with layers.rows_alone():
+        out, cache = forward(cfg, params, tokens_BT, cache, **({"pick_B": last_B} if _can_pick(forward) else {}))
     if _can_pick(forward):
-        out, cache = forward(cfg, params, tokens_BT, cache, pick_B=last_B)
         last_BV = out.logits[:, 0]
     else:
-        out, cache = forward(cfg, params, tokens_BT, cache)
         last_BV = jnp.take_along_axis(out.logits, last_B[:, None, None], axis=1)[:, 0]
     own_B = head_of(out)
     if own_B is not None:  # of one position a row, or of each
@@ -227,7 +227,8 @@ def _round(how: How, k: int, params, draft_params, settings, key_B, stops_E, bud
     draft_BK, n_B = jnp.zeros((len(before_B), 0), jnp.int32), jnp.zeros_like(before_B)
     if k:
         draft_BK, n_B, state = drafter.propose(how, k, params, draft_params, state, settings, key_B)
-    out, cache = how.forward(how.cfg, params, jnp.concatenate([state.token_B[:, None], draft_BK], axis=1), state.cache)
+    with layers.rows_alone():
+        out, cache = how.forward(how.cfg, params, jnp.concatenate([state.token_B[:, None], draft_BK], axis=1), state.cache)
     drawn_BT, told = _draw_each(how, out.logits, head_of(out), state, draft_BK, settings, key_B, bias_BV, allowed_BV)
     right_BK = (draft_BK == drawn_BT[:, :-1]) & (jnp.arange(k)[None, :] < n_B[:, None])
     kept_B = jnp.sum(jnp.cumprod(right_BK.astype(jnp.int32), axis=1), axis=1)

@@ -18,6 +18,7 @@ from flax import nnx
 
 from pikojax.kernels.activation import gelu
 from pikojax.kernels.matmul import lookup, matmul
+from pikojax.kernels.norm import normalized
 from pikojax.kernels.product import product
 from pikojax.qtensor import QTensor
 
@@ -153,6 +154,20 @@ def taking_notes() -> Iterator[list[tuple[str, Any]]]:
         _notes.reset(reset)
 
 
+_rows_alone: contextvars.ContextVar[bool] = contextvars.ContextVar("rows_alone", default=False)
+
+
+@contextlib.contextmanager
+def rows_alone() -> Iterator[None]:
+    """What models compute while they are traced here has, row by row, the same bits whatever rows stand beside (kernels/norm.py): a text read in
+    pieces is the text read whole. Without a gradient."""
+    reset = _rows_alone.set(True)
+    try:
+        yield
+    finally:
+        _rows_alone.reset(reset)
+
+
 def note(name: str, value) -> None:
     """At other times than `taking_notes` it is nothing, and in no compiled program anything."""
     notes = _notes.get()
@@ -232,12 +247,12 @@ def stream_dtype(params: dict):
 
 def rms_norm(x, scale=None, eps: float = 1e-5):
     """x / √(mean(x²) + ε) · scale, in float32."""
-    return _normalized(x.astype(jnp.float32), _as_scale(scale, x), eps, False).astype(x.dtype)
+    return _norm(x.astype(jnp.float32), _as_scale(scale, x), eps, False).astype(x.dtype)
 
 
 def layer_norm(x, scale=None, bias=None, eps: float = 1e-5):
     """(x − mean) / √(variance + ε) · scale + bias, in float32."""
-    y = _normalized(x.astype(jnp.float32), _as_scale(scale, x), eps, True)
+    y = _norm(x.astype(jnp.float32), _as_scale(scale, x), eps, True)
     if bias is not None:
         y = y + jnp.broadcast_to(bias.astype(jnp.float32), y.shape)
     return y.astype(x.dtype)
@@ -246,6 +261,10 @@ def layer_norm(x, scale=None, bias=None, eps: float = 1e-5):
 def _as_scale(scale, x):
     scale = jnp.ones((x.shape[-1],)) if scale is None else scale
     return scale.astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1)
+
+
+def _norm(x, scale, eps, centered):
+    return normalized(x, eps, centered) * scale if _rows_alone.get() else _normalized(x, scale, eps, centered)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -33,7 +33,7 @@ from pikojax.config import UserError, cache_dir
 from pikojax.native import cpu
 
 LIBRARIES = {name: (f"{name}.cc",) for name in ("attention", "bandwidth", "flash", "gemm", "matmul", "peak", "read_sum", "text")}
-LIBRARIES["gemm"] = ("gemm.cc", "rows.cc")
+LIBRARIES["gemm"] = ("gemm.cc", "rows.cc", "norm.cc")
 LIBRARIES["text_train"] = ("text_train_count.cc", "text_train_bpe.cc", "text_train_unigram.cc")
 SOURCES = Path(__file__).parent
 

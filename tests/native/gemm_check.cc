@@ -1,5 +1,7 @@
 // The float32 products by themselves, for sanitizers: odd shapes in every order, in buffers of exactly their size, against a plain loop,
-// the same bits whatever the number of threads, and from the product of few rows (rows.h) too. Prints "ok" and the number of products compared.
+// the same bits whatever the number of threads, and from the product of few rows (rows.h) too; norms (norm.h) likewise. Prints "ok" and the number
+// of comparisons.
+#include "norm.h"
 #include "rows.h"
 
 #include <atomic>
@@ -60,6 +62,19 @@ bool check(int64_t M, int64_t N, int64_t K, bool left_transposed, bool right_tra
   return true;
 }
 
+bool check_norm(int64_t width, bool centered) {
+  const std::vector<float> x = numbers(width, 3);
+  std::vector<float> y(width, NAN);
+  normalize_row(x.data(), y.data(), width, 1e-5f, centered);
+  double mean = 0, square = 0;
+  for (int64_t i = 0; centered && i < width; ++i) mean += double(x[i]) / width;
+  for (int64_t i = 0; i < width; ++i) square += (x[i] - mean) * (x[i] - mean) / width;
+  for (int64_t i = 0; i < width; ++i) {
+    if (!(std::abs((x[i] - mean) / std::sqrt(square + 1e-5) - y[i]) <= 1e-4)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 int main() {
@@ -69,6 +84,12 @@ int main() {
   for (const auto& [M, N, K] : shapes) {
     for (int order = 0; order < 4; ++order, ++compared) {
       if (!check(M, N, K, order & 1, order & 2)) return std::printf("wrong: %ld x %ld x %ld, order %d\n", long(M), long(N), long(K), order), 1;
+    }
+  }
+  for (const int64_t width : {0, 1, 7, 16, 172, 2048}) {
+    for (const bool centered : {false, true}) {
+      if (!check_norm(width, centered)) return std::printf("wrong: the norm of %ld numbers\n", long(width)), 1;
+      ++compared;
     }
   }
   std::printf("ok %d\n", compared);
