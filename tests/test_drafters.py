@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pikojax.infer import drafters, sampling, speculation
+from pikojax.infer import decode, drafters, sampling, speculation
+from pikojax.infer.costs import Costs
 from pikojax.infer.engine import Engine, EngineConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "exactness"))
@@ -65,7 +66,7 @@ def test_a_draft_model_that_does_not_pay_is_let_alone_and_tried_again(monkeypatc
         calls.append(len(costs.widths) == 1 and costs.widths[0])
         costs.products[:], costs.sums[:], costs.known = np.eye(1), [cost[costs.widths[0]]], True
 
-    monkeypatch.setattr(speculation.Costs, "learn", learn)
+    monkeypatch.setattr(Costs, "learn", learn)
     plain = Engine(LLAMA, CFG, weights(0), None, EngineConfig(slots=1, remember=False)).generate(PROMPT, max_tokens=50, temperature=1.0)
     assert engine.generate(PROMPT, max_tokens=50, temperature=1.0).ids == plain.ids
     guessing = [i for i, width in enumerate(calls) if width == 2]
@@ -74,3 +75,19 @@ def test_a_draft_model_that_does_not_pay_is_let_alone_and_tried_again(monkeypatc
     calls.clear()
     assert engine.generate(PROMPT, max_tokens=50, temperature=1.0).ids == plain.ids
     assert calls[-5:] == [2] * 5
+
+
+@pytest.mark.parametrize("kind", ["off", "lookup", "draft"])
+def test_each_program_is_compiled_once(kind, caplog):
+    """What has been through a program is another kind of array than what comes from the host, and would be compiled for anew."""
+    small = speculation.OfModel(drafters.DraftModel(LLAMA.forward, CFG, (2,)), LLAMA, weights(1))
+    small.pays = lambda *_: True
+    spec = {"off": None, "lookup": speculation.OfText(drafters.Lookup((0, 3))), "draft": small}[kind]
+    engine = Engine(LLAMA, CFG, jax.device_put(weights(0), jax.devices()[0]), None, EngineConfig(slots=1, remember=False), drafter=spec)
+    decode.decode.clear_cache()
+    decode.extend.clear_cache()
+    with jax.log_compiles():
+        for first in (1, 2, 3):
+            engine.generate([first, *PROMPT[1:]], max_tokens=30)
+    compiled = [name for name in ("decode", "extend") for line in caplog.messages if line.startswith(f"Compiling jit({name})")]
+    assert sorted(compiled) == (["decode", "extend"] if kind != "draft" else ["decode", "extend", "extend"])

@@ -11,6 +11,7 @@ import tiny
 from pikojax.cli.main import main
 from pikojax.config import UserError
 from pikojax.infer import measure_decode as m
+from pikojax.infer import sizes
 from pikojax.infer.engine import Engine, EngineConfig
 from pikojax.models import catalog
 from pikojax.text.char import CharTokenizer
@@ -38,9 +39,9 @@ def test_bytes_are_those_that_a_step_reads(plain):
     cfg, params = plain.cfg, plain.params
     everything = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     looked_up = params["embed"].nbytes + params["positions"].nbytes
-    assert m.weight_bytes(params) == everything - looked_up, "a row of each is looked up, the rest is not read"
+    assert sizes.weight_bytes(params) == everything - looked_up, "a row of each is looked up, the rest is not read"
     tied = {name: part for name, part in params.items() if name != "head"}
-    assert m.weight_bytes(tied) == everything - looked_up - params["head"].nbytes + params["embed"].nbytes, "the table is the head"
+    assert sizes.weight_bytes(tied) == everything - looked_up - params["head"].nbytes + params["embed"].nbytes, "the table is the head"
     one_slot = 2 * cfg.n_layers * cfg.d_model * 4  # keys and values, as many heads as queries have, float32
     assert m.cache_bytes_read(plain, 24.5) == pytest.approx(24.5 * one_slot, abs=1)
 

@@ -34,9 +34,10 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import constrained, decode, pool, rows, sizes, speculation
+from pikojax.infer.costs import Costs
 from pikojax.infer.handle import Handle, Listening
 from pikojax.infer.request import Options, Request, check_length, prompt_ids, token_ids
-from pikojax.models.cache import KVCache
+from pikojax.models.cache import KVCache, beside
 from pikojax.models.layers import Model
 
 FIRST_ROUNDS = 4  # of the first call, before a round's time is known
@@ -79,7 +80,7 @@ class Engine:
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
         self.writing: list[Request] = []
-        self.costs: dict[tuple[int, bool], speculation.Costs] = {}  # of (batch, with a drafter)
+        self.costs: dict[tuple[int, bool], Costs] = {}  # of (batch, with a drafter)
         self.read_token_s = float("inf")  # of a prompt's token, of late
         self._words = None
         self._compiled: set = set()
@@ -197,9 +198,9 @@ class Engine:
     def _empty(self) -> None:
         n_blocks = sizes.n_blocks(self._new_cache, self.context, self.config.slots, self.config.cache_tokens)
         self.pool = pool.Pool(1 + n_blocks, self.config.remember and not self.ring)
-        self.cache = self._new_cache(self.pool.n_blocks)
+        self.cache = beside(self.params, self._new_cache(self.pool.n_blocks))
         self.free_rings = list(range(self.config.slots))
-        self.draft_cache = self.speculation.new_cache(self.pool.n_blocks, self.dtype) if self.speculation else None
+        self.draft_cache = beside(self.params, self.speculation.new_cache(self.pool.n_blocks, self.dtype)) if self.speculation else None
 
     def _admit(self) -> None:
         while self.waiting and len(self.reading) + len(self.writing) < self.config.slots:
@@ -316,20 +317,21 @@ class Engine:
         batch, held = decode.power_of_two(len(requests)), any(r.constraint is not None for r in requests)
         spec = None if held or not (self.speculation and self.speculation.pays(self, requests, batch)) else self.speculation
         how = rows.how(requests, self.model.forward, self.cfg, spec.drafter if spec else None)
-        costs = self.costs.setdefault((batch, bool(spec)), speculation.Costs(how.drafter.widths if spec else (0,)))
+        if (batch, bool(spec)) not in self.costs:
+            self.costs[batch, bool(spec)] = Costs.of(spec, self.params)
+        costs = self.costs[batch, bool(spec)]
         program, state, run = self._call(how, requests, batch, spec, costs)
         moment_s = self.config.step_s / (3 if self.reading or self.waiting else 1)
         n_rounds = 1 if held else costs.rounds_in(moment_s, FIRST_ROUNDS, decode.CHUNK)  # a mask holds for one token
         if program not in self._compiled:  # without a round, so that a round's time is its own
-            _, state = run(state, 0)
+            self._hand_back(requests, spec, run(state, 0)[1])
+            _, state, run = self._call(how, requests, batch, spec, costs)  # what has been through a program would be another program's
             self._compiled.add(program)
         began_s = time.perf_counter()
         drawn, state = run(state, n_rounds)
         drawn = jax.tree.map(np.asarray, drawn)
-        self._keep(state.cache)
         costs.learn(drawn.rounds_W, seconds := time.perf_counter() - began_s)
-        if spec:
-            spec.leave(self, requests, state)
+        self._hand_back(requests, spec, state)
         state = jax.tree.map(np.asarray, state._replace(cache=None, draft=None, seen=None)), np.asarray(state.cache.length_B)
         for i, request in enumerate(requests):
             try:
@@ -350,9 +352,14 @@ class Engine:
         budget_B = row(lambda r: min(decode.CHUNK, r.left, self.context - r.length), 0)
         fixed = rows.settings(requests, batch), rows.keys(requests, batch), rows.stops(requests, batch), budget_B
         weights = self.params, spec.params if spec else None
-        costs_W = costs.each.astype(np.float32) if spec else None
+        costs_W = costs.to_choose_by().astype(np.float32) if spec else None
         program = how, batch, fixed[2].shape, *(extra is None for extra in (seen, bias_BV, allowed_BV))
         return program, state, lambda state, n: decode.decode(how, *weights, state, *fixed, np.int32(n), costs_W, bias_BV, allowed_BV)
+
+    def _hand_back(self, requests: list[Request], spec, state: decode.State) -> None:
+        self._keep(state.cache)
+        if spec:
+            spec.leave(self, requests, state)
 
     def _take(self, request: Request, i: int, drawn: decode.Drawn, state: decode.State, length_B, seconds: float) -> None:
         """What row i of a call has brought the request."""

@@ -89,6 +89,8 @@ def bandwidth_gb_per_s(threads: int | None) -> float | None:
 
 
 def described(engine, found: list[dict], bandwidths: list, prompt_tokens: int, tokens: int) -> dict:
+    from pikojax.infer.sizes import weight_bytes
+
     weights, cache = weight_bytes(engine.params), cache_bytes_read(engine, prompt_tokens + tokens / 2)
     rates = [(tokens - 1) / one["decode_s"] for one in found]
     shares = [rate * (weights + cache) / 1e9 / b for rate, b in zip(rates, bandwidths, strict=True) if b is not None]
@@ -107,14 +109,6 @@ def described(engine, found: list[dict], bandwidths: list, prompt_tokens: int, t
         "decode_tokens_per_s_each": rates,
         "first_token_s_each": [one["first_token_s"] for one in found],
     }
-
-
-def weight_bytes(params: dict) -> int:
-    """What one step reads of the weights, as they lie in memory."""
-    import jax
-
-    looked_up = {"positions"} | ({"embed"} if "head" in params else set())
-    return sum(leaf.nbytes for name, part in params.items() if name not in looked_up for leaf in jax.tree.leaves(part))
 
 
 def cache_bytes_read(engine, filled: float) -> int:

@@ -1,4 +1,4 @@
-"""How much cache an engine has, in which numbers, and how much of it layers keep that see only a window.
+"""How much cache an engine has, in which numbers, how much of it layers keep that see only a window, and what a step reads of weights.
 
     blocks = what `cache_tokens` asks for, or a whole context for each slot, up to a quarter of memory, and one whole context at least
     ring   = window + a block of a prompt, whose last token is written before its first looks back
@@ -34,6 +34,12 @@ def ring_blocks(model, cfg, config, context: int, dtype) -> int:
     ring, whole = -(-(window + decode.BLOCK) // pool.BLOCK) + 1, -(-context // pool.BLOCK)
     fits = config.cache_tokens is not None or n_blocks(lambda n: model.new_cache(cfg, n, pool.BLOCK, dtype), context, config.slots, None) == config.slots * whole
     return ring if config.rings or (4 * ring <= whole and not fits) else 0
+
+
+def weight_bytes(params: dict) -> int:
+    """What one step reads of the weights, as they lie in memory."""
+    looked_up = {"positions"} | ({"embed"} if "head" in params else set())
+    return sum(leaf.nbytes for name, part in params.items() if name not in looked_up for leaf in jax.tree.leaves(part))
 
 
 def memory_bytes() -> int:

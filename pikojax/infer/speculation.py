@@ -1,11 +1,10 @@
-"""A drafter by its name, what it needs of an engine, and what its rounds cost.
+"""A drafter by its name, and what it needs of an engine.
 
     off | lookup | early-exit[=LAYERS] | heads[=RUN] | draft=MODEL
 
-Leaves out: the guessing itself (drafters.py).
+Leaves out: the guessing itself (drafters.py), what it costs (costs.py).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 
 from pikojax.config import UserError, require
 from pikojax.infer import decode, drafters, pool, rows
+from pikojax.infer.sizes import weight_bytes
 from pikojax.kernels import prepare_tree
 from pikojax.models.cache import KVCache
 from pikojax.models.layers import Model
@@ -48,6 +48,10 @@ class Speculation:
         """Whether the next call should have guesses at all. Most drafters decide for each round, in the loop."""
         return True
 
+    def bytes_of(self, params, k: int) -> int:
+        """What k guesses read of weights; `params`: the model's."""
+        return 0
+
     def new_cache(self, n_blocks: int, dtype):
         return None
 
@@ -72,6 +76,13 @@ class OfText(Speculation):
             text_BS[i, : len(request.window)] = request.window
             length_B[i] = len(request.window)
         return text_BS, length_B
+
+
+class OfLayers(Speculation):
+    """For `drafters.EarlyExit`."""
+
+    def bytes_of(self, params, k: int) -> int:
+        return k * weight_bytes({**params, "blocks": params["blocks"][: self.drafter.n_layers]})
 
 
 class OfModel(Speculation):
@@ -100,6 +111,9 @@ class OfModel(Speculation):
             return True
         self.left, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
         return False
+
+    def bytes_of(self, params, k: int) -> int:
+        return k * weight_bytes(self.params)
 
     def new_cache(self, n_blocks: int, dtype):
         return self.model.new_cache(self.drafter.cfg, n_blocks, pool.BLOCK, dtype)
@@ -147,6 +161,10 @@ class OfHidden(Speculation):
         super().__init__(drafter)
         self.params = params
 
+    def bytes_of(self, params, k: int) -> int:
+        own = {**self.params, "blocks": self.params["blocks"][:k]}
+        return (weight_bytes(own) + weight_bytes({**params, "blocks": ()})) if k else 0
+
     def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
         request.draft = np.asarray(hidden_BTD[0, int(n_B[0]) - 1], np.float32)
 
@@ -169,7 +187,7 @@ def make(name: str, model: Model, cfg, params, home=None) -> Speculation | None:
         require(cfg.n_layers > 1, f"speculative = {name}; the model has one layer, and none to leave out; give lookup or off")
         n_layers = int(value) if value.isdigit() else 0 if value else max(1, cfg.n_layers // 4)
         require(0 < n_layers < cfg.n_layers, f"speculative = {name}; the model has {cfg.n_layers} layers, give fewer, as early-exit={max(1, cfg.n_layers // 4)}")
-        return Speculation(drafters.EarlyExit(n_layers))
+        return OfLayers(drafters.EarlyExit(n_layers))
     if kind == "draft" and value:
         from pikojax.formats.load import load
 
@@ -193,39 +211,3 @@ def _trained_heads(path, model: Model, cfg, params) -> Speculation:
         trained = prepare_tree(quantize_tree(trained, "q8_0"))  # so that they cost about what the model's own layers do
     widths = tuple(sorted({0, 1, 2, own.n_ahead // 2, own.n_ahead} & set(range(own.n_ahead + 1))))
     return OfHidden(drafters.Heads(model.unembed, widths), decode.ready(trained))
-
-
-@dataclass
-class Costs:
-    """Seconds of a round of each width, learnt from calls that mix them: the least squares of rounds_W · each = seconds, the older ones
-    fading, held near a guess where nothing was seen."""
-
-    widths: tuple[int, ...]
-    ROW = 0.07  # the guess: what one more row costs of a round
-    FADE = 0.9
-
-    def __post_init__(self):
-        self.guess = 1 + self.ROW * np.asarray(self.widths, np.float64)
-        self.products, self.sums = np.zeros((len(self.widths),) * 2), np.zeros(len(self.widths))
-        self.known = False
-
-    @property
-    def each(self) -> np.ndarray:
-        if not self.known:
-            return self.guess
-        scale = self.sums @ self.guess / (self.guess @ self.products @ self.guess)  # of the guess that fits best
-        near = 1e-2 * np.trace(self.products) / len(self.widths)
-        found = np.linalg.solve(self.products + near * np.eye(len(self.widths)), self.sums + near * scale * self.guess)
-        return np.maximum(found, 0.5 * scale)
-
-    def learn(self, rounds_W: np.ndarray, seconds: float) -> None:
-        rounds_W = rounds_W.astype(np.float64)
-        if rounds_W.sum() == 0:
-            return
-        weight = 1 / rounds_W.sum()  # a long call is no more certain about a round than a short one
-        self.products = self.FADE * self.products + weight * np.outer(rounds_W, rounds_W)
-        self.sums = self.FADE * self.sums + weight * rounds_W * seconds
-        self.known = True
-
-    def rounds_in(self, seconds: float, at_first: int, most: int) -> int:
-        return at_first if not self.known else int(np.clip(seconds / self.each[0], 1, most))

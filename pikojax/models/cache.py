@@ -64,6 +64,12 @@ def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width
     return KVCache(empty(shape, of_keys), empty(shape, of_values), jnp.zeros((batch,), jnp.int32))
 
 
+def beside(params, fresh):
+    """Fresh arrays where the weights lie: so they are of the kind that programs give back, and none is compiled anew for its second call."""
+    here = jax.tree.leaves(params)[0].sharding
+    return jax.device_put(fresh, here) if len(here.device_set) == 1 else fresh
+
+
 def part_of(cache: KVCache, layer: int, is_local: Callable[[int], bool]) -> tuple[KVCache, int]:
     """The stacks that `layer` is in, and where."""
     if cache.windowed is None:

@@ -1,0 +1,67 @@
+"""What rounds are learnt to cost, in calls as the engine makes them: some seconds long, of whatever width seems best."""
+
+import numpy as np
+import pytest
+
+from pikojax.infer import costs, drafters, speculation
+from pikojax.infer.costs import Costs
+
+PARAMS = {"embed": np.zeros((10, 8), np.uint8), "blocks": tuple({"w": np.zeros(40, np.uint8)} for _ in range(4))}  # 80 bytes, 160
+
+
+def rounds_of_calls(learnt: Costs, cost_W, right: float, calls: int, seconds: float = 0.05, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    """[calls, W]: each call keeps to the width that gives most for what it is believed to cost."""
+    rng, made = np.random.default_rng(seed), []
+    tokens_W = (1 - right ** (np.asarray(learnt.widths) + 1)) / (1 - right)
+    for _ in range(calls):
+        rounds_W = np.zeros(len(learnt.widths), int)
+        rounds_W[np.argmax(tokens_W / learnt.to_choose_by())] = learnt.rounds_in(seconds, 4, 64)
+        learnt.learn(rounds_W, float(rounds_W @ cost_W) * np.exp(noise * rng.normal()))
+        made.append(rounds_W)
+    return np.asarray(made)
+
+
+@pytest.mark.parametrize("right", [0.2, 0.6, 0.8])
+@pytest.mark.parametrize("noise", [0.0, 0.15])
+@pytest.mark.parametrize("expected_W", [[1, 1.07, 1.14, 1.21], [1, 1.8, 2.6, 3.4]])
+def test_guesses_that_cost_more_than_they_bring_are_soon_let_alone(right, noise, expected_W):
+    """An early exit of a model whose head is most of it: three guesses cost more than three rounds."""
+    learnt, cost_W = Costs((0, 1, 2, 3), np.asarray(expected_W)), 1e-3 * np.asarray([1.0, 2.2, 3.4, 4.6])
+    time_CW = rounds_of_calls(learnt, cost_W, right, 400, noise=noise) * cost_W
+    assert time_CW[:, 0].sum() / time_CW.sum() > 0.92
+    assert time_CW[50:150, 0].sum() / time_CW[50:150].sum() > 0.93
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15])
+def test_guesses_that_pay_are_used_and_plain_rounds_are_looked_at_now_and_then(noise):
+    learnt, cost_W = Costs((0, 3, 7), 1 + costs.ROW * np.asarray([0, 3, 7])), 1e-3 * np.asarray([1.0, 1.2, 1.5])
+    time_CW = rounds_of_calls(learnt, cost_W, 0.9, 600, noise=noise) * cost_W
+    assert time_CW[20:, 2].sum() / time_CW[20:].sum() > 0.97
+    assert 1 < np.count_nonzero(time_CW[100:, 0]) < 20, "nothing else tells that they have become cheaper"
+    np.testing.assert_allclose(learnt.each[[0, 2]], cost_W[[0, 2]], rtol=0.02 if not noise else 0.25)
+
+
+def test_text_that_becomes_unguessable_is_written_plainly():
+    """Guesses that paid by being right so often, at a price that is far from what was expected."""
+    learnt, cost_W = Costs((0, 3), np.asarray([1.0, 1.2])), 1e-3 * np.asarray([1.0, 2.5])
+    assert rounds_of_calls(learnt, cost_W, 0.95, 300)[5:, 1].sum() > 4000
+    assert not rounds_of_calls(learnt, cost_W, 0.4, 100)[:, 1].any()
+
+
+def test_calls_that_mix_widths_tell_what_each_costs():
+    learnt, cost_W, rng = Costs((0, 3, 7), np.ones(3)), np.asarray([1.0, 1.3, 1.9]), np.random.default_rng(0)
+    for _ in range(50):
+        rounds_W = rng.integers(0, 20, 3)
+        learnt.learn(rounds_W, float(rounds_W @ cost_W))
+    np.testing.assert_allclose(learnt.each, cost_W, rtol=0.02)
+
+
+def test_what_is_expected_is_what_guesses_read():
+    assert Costs.of(None, PARAMS).expected.tolist() == [1]
+    by = lambda spec: Costs.of(spec, PARAMS).expected - 1 - costs.ROW * np.asarray(spec.drafter.widths)
+    np.testing.assert_allclose(by(speculation.OfText(drafters.Lookup((0, 3)))), 0, atol=1e-12)
+    np.testing.assert_allclose(by(speculation.OfLayers(drafters.EarlyExit(1, (0, 1, 2)))), [0, 0.5, 1], atol=1e-12)
+    small = speculation.OfModel(drafters.DraftModel(None, None, (2, 4)), None, {"embed": np.zeros(24, np.uint8), "blocks": ()})
+    np.testing.assert_allclose(by(small), [0.2, 0.4], atol=1e-12)
+    heads = {"onto": np.zeros(24, np.uint8), "blocks": (np.zeros(12, np.uint8), np.zeros(12, np.uint8))}
+    np.testing.assert_allclose(by(speculation.OfHidden(drafters.Heads(None, (0, 1, 2)), heads)), [0, 116 / 240, 128 / 240], atol=1e-12)
