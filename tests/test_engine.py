@@ -109,11 +109,12 @@ def test_a_loop_that_keeps_guesses_unseen_is_found_out(monkeypatch):
 
 @pytest.mark.slow
 def test_a_cancelled_neighbour_changes_nothing():
-    many = engine("q4_0", slots=3)
+    many = engine("q4_0", slots=3, step_s=1e-9)  # a token a step
     handles = [many.submit(ids, max_tokens=24, temperature=1.0, seed=i) for i, ids in enumerate(prompts())]
     for step in range(40):
         many.step()
-        if step == 3:
+        if step == 16:
+            assert many.writing[1].ids[:65] == prompts()[1] and len(many.writing) == 2, "some write, one still reads"
             handles[1].cancel()
             handles[5].cancel()  # still waiting
     many.run()
