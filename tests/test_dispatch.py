@@ -292,3 +292,16 @@ def test_a_whole_decode_step_of_a_quantized_model_lowers_to_the_cards_kernels(ma
     module = lowered("cuda", step, params, cache)
     assert "mosaic_gpu" in module and "triton" in module
     assert "stablehlo.dot_general" not in module, [line for line in module.splitlines() if "stablehlo.dot_general" in line]
+
+
+def test_an_attention_kernel_that_caps_nothing_serves_what_needs_no_cap(monkeypatch):
+    def bare(q_BTHC, cache_k, cache_v, length_B, layer=None, window=None, block_table=None, scale=None):
+        return q_BTHC + 1
+
+    monkeypatch.setattr(dispatch, "choose", lambda *_: "bare")
+    monkeypatch.setattr(dispatch, "function", lambda *_: bare)
+    q_BTHC, cache_BGSC = jnp.ones((1, 1, 2, 32)), jnp.ones((1, 2, 8, 32))
+    call = lambda **more: decode_attention(q_BTHC, cache_BGSC, cache_BGSC, jnp.asarray([8]), **more)
+    assert (call() == 2).all()
+    with pytest.raises(UserError, match="the kernel bare takes no softcap.* set PIKOJAX_KERNELS=auto"):
+        call(softcap=2.0)

@@ -1,13 +1,14 @@
 """Layers that see a window keep no more than that: the same text from less memory, whoever comes and goes."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pikojax.infer import decode, pool, sizes
+from pikojax.infer import decode, drafters, pool, sizes, speculation
 from pikojax.infer.engine import Engine, EngineConfig
 from pikojax.llama_config import LlamaConfig
 from pikojax.models import catalog
@@ -31,18 +32,27 @@ def made(cfg, **more) -> Engine:
     return Engine(LLAMA, cfg, weights(cfg), None, EngineConfig(**{"slots": 2, "step_s": 0.05} | more))
 
 
+def drafted(cfg, **more) -> Engine:
+    """By a model with one of the layers, which keeps all of a text in blocks of its own."""
+    small = replace(cfg, n_layers=1)
+    spec = speculation.OfModel(drafters.DraftModel(LLAMA.forward, small, (2,)), LLAMA, {**weights(cfg), "blocks": weights(cfg)["blocks"][:1]})
+    spec.pays = lambda *_: True
+    return Engine(LLAMA, cfg, weights(cfg), None, EngineConfig(**{"slots": 2, "step_s": 0.05} | more), drafter=spec)
+
+
 def ids(n: int, seed: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, 40, n).tolist()
 
 
-@pytest.mark.parametrize("layers, cache, guesses", [(MIXED, "float32", "lookup"), pytest.param(MIXED, "float32", "early-exit=2", marks=pytest.mark.exhaustive), pytest.param(ALL, "int8", "off", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layers, cache, guesses", [(MIXED, "float32", "lookup"), pytest.param(MIXED, "float32", "early-exit=2", marks=pytest.mark.exhaustive), pytest.param(ALL, "int8", "off", marks=pytest.mark.slow), pytest.param(ALL, "float32", "draft", marks=pytest.mark.slow)])
 def test_the_text_is_that_of_a_cache_that_keeps_all(layers, cache, guesses):
     """Texts that go round several times, one that ends early and one that comes into its place; with and without guesses that are rolled back."""
     cfg = config(**layers)
     asked = [(ids(700, 0), 200), (ids(30, 1), 20), (ids(500, 2), 90)]
     texts = []
-    for how in (dict(rings=False, remember=False), dict(rings=True, speculative=guesses)):
-        many = made(cfg, cache=cache, **how)
+    for how in (dict(rings=False, remember=False), dict(rings=True)):
+        guess = {} if not how["rings"] or guesses == "draft" else {"speculative": guesses}
+        many = (drafted if how["rings"] and guesses == "draft" else made)(cfg, cache=cache, **how, **guess)
         handles = [many.submit(prompt, max_tokens=n, temperature=0.9, seed=i) for i, (prompt, n) in enumerate(asked)]
         texts.append([handle.result().ids for handle in handles])
         assert sorted(many.free_rings) == [0, 1]
@@ -84,6 +94,28 @@ def test_rings_are_for_want_of_memory_and_beginnings_are_remembered_else(monkeyp
     assert made(cfg).ring == RING and made(cfg, rings=False).ring == 0
     assert made(cfg, context=1024).ring == 0, "little would be saved"
     assert Engine(LLAMA._replace(rings=False), cfg, weights(cfg), None, EngineConfig(slots=2)).ring == 0, "a model that knows nothing of them"
+
+
+def test_memory_that_a_draft_models_cache_takes_is_counted(monkeypatch):
+    """Where all of the model's layers have rings, only the draft model has blocks."""
+    monkeypatch.setattr(sizes, "memory_bytes", lambda: 4 << 20)
+    one = drafted(config(**ALL), rings=True, slots=64)
+    held = sum(leaf.nbytes for leaf in (one.draft_cache.k_LBGSC, one.draft_cache.v_LBGSC))
+    assert 2048 < one.pool.n_blocks * pool.BLOCK and held <= (1 << 20) + 64 * 1024
+
+
+def test_a_call_that_fails_gives_its_rings_back(monkeypatch):
+    one, cfg = made(config(**ALL), rings=True), config(**ALL)
+    lost = [one.submit(ids(150, i), max_tokens=40) for i in range(2)]
+    monkeypatch.setattr(decode, "decode", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    one.run()
+    monkeypatch.undo()
+    for handle in lost:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            handle.result()
+    assert sorted(one.free_rings) == [0, 1]
+    asked = dict(max_tokens=40, temperature=0.5, seed=1)
+    assert one.generate(ids(300, 3), **asked).ids == made(cfg, rings=False).generate(ids(300, 3), **asked).ids
 
 
 def test_a_ring_that_is_too_short_is_found_out():

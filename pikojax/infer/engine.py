@@ -196,11 +196,12 @@ class Engine:
         self._empty()
 
     def _empty(self) -> None:
-        n_blocks = sizes.n_blocks(self._new_cache, self.context, self.config.slots, self.config.cache_tokens)
+        draft_cache = lambda n: self.speculation.new_cache(n, self.dtype) if self.speculation else None
+        n_blocks = sizes.n_blocks(lambda n: [self._new_cache(n), draft_cache(n)], self.context, self.config.slots, self.config.cache_tokens)
         self.pool = pool.Pool(1 + n_blocks, self.config.remember and not self.ring)
         self.cache = beside(self.params, self._new_cache(self.pool.n_blocks))
         self.free_rings = list(range(self.config.slots))
-        self.draft_cache = beside(self.params, self.speculation.new_cache(self.pool.n_blocks, self.dtype)) if self.speculation else None
+        self.draft_cache = beside(self.params, draft_cache(self.pool.n_blocks))
 
     def _admit(self) -> None:
         while self.waiting and len(self.reading) + len(self.writing) < self.config.slots:

@@ -15,13 +15,13 @@ from pikojax.infer import decode, pool
 from pikojax.qtensor import QTensor
 
 
-def n_blocks(new_cache: Callable, context: int, slots: int, cache_tokens: int | None) -> int:
-    """`new_cache(n)` makes one of n blocks."""
+def n_blocks(new_caches: Callable, context: int, slots: int, cache_tokens: int | None) -> int:
+    """`new_caches(n)` makes those that have n blocks, a model's and its drafter's."""
     whole = -(-context // pool.BLOCK)
     if cache_tokens is not None:
         return max(1, -(-cache_tokens // pool.BLOCK))
-    one = jax.eval_shape(lambda: new_cache(1))
-    block_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((one.k_LBGSC, one.v_LBGSC)))
+    ones = jax.eval_shape(lambda: new_caches(1))
+    block_bytes = sum(leaf.size * leaf.dtype.itemsize for one in ones if one for leaf in jax.tree.leaves((one.k_LBGSC, one.v_LBGSC)))
     return min(slots * whole, max(whole, memory_bytes() // 4 // max(block_bytes, 1)))
 
 
@@ -32,7 +32,7 @@ def ring_blocks(model, cfg, config, context: int, dtype) -> int:
     if window is None or config.rings is False or not model.rings:
         return 0
     ring, whole = -(-(window + decode.BLOCK) // pool.BLOCK) + 1, -(-context // pool.BLOCK)
-    fits = config.cache_tokens is not None or n_blocks(lambda n: model.new_cache(cfg, n, pool.BLOCK, dtype), context, config.slots, None) == config.slots * whole
+    fits = config.cache_tokens is not None or n_blocks(lambda n: [model.new_cache(cfg, n, pool.BLOCK, dtype)], context, config.slots, None) == config.slots * whole
     return ring if config.rings or (4 * ring <= whole and not fits) else 0
 
 

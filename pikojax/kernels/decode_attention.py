@@ -16,6 +16,8 @@ AVX2 a query has as many scales as a key: one channel 30 times the others costs 
 Leaves out: gradients, other devices' kernels (decode_attention_gpu.py).
 """
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,11 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
     chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table, softcap)
     attend = dispatch.function("decode_attention", chosen)
     capped = {} if softcap is None else {"softcap": softcap}  # a kernel that knows of none need not take it
+    taken = inspect.signature(attend).parameters
+    require(
+        not capped or "softcap" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()),
+        f"the kernel {chosen} takes no softcap, by which this model caps its scores; give its decode_attention that argument, or set PIKOJAX_KERNELS=auto",
+    )
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale, **capped)
 
 
