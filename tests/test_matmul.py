@@ -16,7 +16,7 @@ import sanitized
 
 from pikojax.config import UserError
 from pikojax.kernels import dispatch, lookup, matmul, prepare, prepare_tree, rows16
-from pikojax.kernels.matmul import reference
+from pikojax.kernels.matmul import matmul_each, reference
 from pikojax.native import build, cpu
 from pikojax.qtensor import FORMATS, dequantize, quantize
 from pikojax.qtensor import lookup as canonical_lookup
@@ -236,6 +236,30 @@ def test_a_tree_is_prepared_once_and_plain_leaves_stay():
     tree = prepare_tree({"a": {"kernel": w, "scale": jnp.ones(3)}, "b": [w]})
     assert tree["a"]["kernel"].layout == "rows16" and tree["a"]["scale"].shape == (3,)
     assert prepare(tree["b"][0]) is tree["b"][0]
+
+
+def test_several_weights_of_one_x_are_one_operation_with_the_same_bits():
+    x, w = made("q4_0", 5, 300, 50)
+    _, small = made("q4_0", 5, 300, 19)
+    _, other = made("q6_k", 5, 300, 50)
+    plain = jax.random.normal(jax.random.key(3), (300, 7))
+    ws = (prepare(w), prepare(other), plain, prepare(small))
+    run = jax.jit(lambda x, ws: matmul_each(x, ws))
+    assert run.lower(x, ws).as_text().count("custom_call @pikojax_matmul") == 2, "an operation a format"
+    for M in (5, 1, 0):
+        outs = run(x[:M], ws)
+        assert [out.shape for out in outs] == [(M, 50), (M, 50), (M, 7), (M, 19)]
+        for out, weights in zip(outs, ws, strict=True):
+            np.testing.assert_array_equal(out, jax.jit(matmul)(x[:M], weights))
+    many = jax.random.normal(jax.random.key(4), (200, 300))  # several blocks of rows, and an odd number of tiles of the first
+    for out, weights in zip(run(many, ws[:1] + ws[3:]), ws[:1] + ws[3:], strict=True):
+        np.testing.assert_array_equal(out, jax.jit(matmul)(many, weights))
+    total = lambda x: sum(jnp.sum(out**2) for out in matmul_each(x, ws))
+    one_by_one = lambda x: sum(jnp.sum(matmul(x, weights) ** 2) for weights in ws)
+    np.testing.assert_allclose(jax.grad(total)(x), jax.grad(one_by_one)(x), rtol=1e-4, atol=1e-3)
+    batch = jax.random.normal(jax.random.key(5), (3, 5, 300))
+    for out, weights in zip(jax.vmap(lambda x: matmul_each(x, ws))(batch), ws, strict=True):
+        np.testing.assert_array_equal(out, jax.vmap(lambda x: matmul(x, weights))(batch))
 
 
 def test_under_a_mesh_inside_shard_map():

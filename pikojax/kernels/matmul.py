@@ -33,28 +33,40 @@ BFLOAT16 = ("hopper", "gpu", "tpu")  # kernels that multiply in it, and take (x,
 def matmul(x, w, layer=None, out_dtype=None):
     """[..., N] in `out_dtype` (x's by default), accumulated in float32. `w` is a QTensor or a plain array [K, N]; with `layer`, a stack of
     them, of which that one is read: negative ones count from the end, and a number beyond the stack means the nearest there is."""
-    out_dtype = jnp.dtype(out_dtype or x.dtype)
-    if not isinstance(w, QTensor):
-        w = w if layer is None else jax.lax.dynamic_index_in_dim(w, layer, keepdims=False)
-        return jnp.dot(x, w, preferred_element_type=jnp.float32).astype(out_dtype)
-    K, N = w.shape
-    stack = w.data.shape[:-2]
-    require(
-        x.ndim >= 1 and x.shape[-1] == K,
-        f"matmul got x of shape {x.shape} and weights of {K} inputs; the last axis has to be {K}",
-    )
-    require(
-        len(stack) == (layer is not None),
-        f"matmul got weights with leading axes {stack} and layer={layer}; give a layer where there is one such axis, and only there",
-    )
-    if layer is not None:
-        layer = jnp.asarray(layer, jnp.int32)
-        layer = jnp.clip(jnp.where(layer < 0, layer + stack[0], layer), 0, stack[0] - 1)
-    rows_MK = x.reshape(-1, K)
-    kernel = dispatch.choose("matmul", rows_MK, w, layer)
-    if kernel not in BFLOAT16 or x.dtype != jnp.bfloat16:
-        rows_MK = rows_MK.astype(jnp.float32)
-    return _product((kernel, rows_MK.dtype, out_dtype), rows_MK, w, layer).reshape(*x.shape[:-1], N)
+    return matmul_each(x, (w,), layer, out_dtype)[0]
+
+
+def matmul_each(x, ws, layer=None, out_dtype=None) -> tuple:
+    """`matmul` of one x by each of several weights. Natively those of one format are one operation, for which x is rounded once."""
+    out_dtype, outs, alike = jnp.dtype(out_dtype or x.dtype), [None] * len(ws), {}
+    for i, w in enumerate(ws):
+        if not isinstance(w, QTensor):
+            w = w if layer is None else jax.lax.dynamic_index_in_dim(w, layer, keepdims=False)
+            outs[i] = jnp.dot(x, w, preferred_element_type=jnp.float32).astype(out_dtype)
+            continue
+        K, stack = w.shape[0], w.data.shape[:-2]
+        require(
+            x.ndim >= 1 and x.shape[-1] == K,
+            f"matmul got x of shape {x.shape} and weights of {K} inputs; the last axis has to be {K}",
+        )
+        require(
+            len(stack) == (layer is not None),
+            f"matmul got weights with leading axes {stack} and layer={layer}; give a layer where there is one such axis, and only there",
+        )
+        alike.setdefault((w.format, stack), []).append(i)
+    for (_, stack), places in alike.items():
+        which, weights, rows_MK = layer, tuple(ws[i] for i in places), x.reshape(-1, x.shape[-1])
+        if layer is not None:
+            which = jnp.asarray(layer, jnp.int32)
+            which = jnp.clip(jnp.where(which < 0, which + stack[0], which), 0, stack[0] - 1)
+        kernels = [dispatch.choose("matmul", rows_MK, w, which) for w in weights]
+        for kernel in dict.fromkeys(kernels):
+            of_kernel = [i for i, name in zip(places, kernels, strict=True) if name == kernel]
+            floats_MK = rows_MK if kernel in BFLOAT16 and x.dtype == jnp.bfloat16 else rows_MK.astype(jnp.float32)
+            found = _products((kernel, floats_MK.dtype, out_dtype), floats_MK, tuple(ws[i] for i in of_kernel), which)
+            for i, out_MN in zip(of_kernel, found, strict=True):
+                outs[i] = out_MN.reshape(*x.shape[:-1], out_MN.shape[-1])
+    return tuple(outs)
 
 
 def prepare(w: QTensor) -> QTensor:
@@ -94,11 +106,16 @@ def reference(x_MK, w: QTensor, layer=None):
 
 
 def native(x_MK, w: QTensor, layer=None):
-    target = register("matmul", "pikojax_matmul")
-    M, (K, N) = x_MK.shape[0], w.shape
-    out = jax.ShapeDtypeStruct((M, N), jnp.float32), jax.ShapeDtypeStruct((_scratch_bytes(M, w),), jnp.uint8)
+    return native_each(x_MK, (w,), layer)[0]
+
+
+def native_each(x_MK, ws: tuple[QTensor, ...], layer=None) -> list:
+    """By weights of one format."""
+    target, M = register("matmul", "pikojax_matmul"), x_MK.shape[0]
+    outs = [jax.ShapeDtypeStruct((M, w.shape[1]), jnp.float32) for w in ws]
+    scratch = jax.ShapeDtypeStruct((_scratch_bytes(M, ws[0]),), jnp.uint8)
     which = jnp.zeros((), jnp.int32) if layer is None else layer
-    return jax.ffi.ffi_call(target, out)(x_MK, w.data, which, format=w.format, k=K, n=N)[0]
+    return jax.ffi.ffi_call(target, [scratch, *outs])(x_MK, which, *(w.data for w in ws), format=ws[0].format, k=ws[0].shape[0])[1:]
 
 
 def why_not(x_MK, w: QTensor, layer=None) -> str | None:
@@ -136,23 +153,23 @@ def _layer_of(w: QTensor, layer):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(how: tuple, x_MK, w, layer):
-    """`how`: the kernel, the dtypes of x and of the result."""
+def _products(how: tuple, x_MK, ws: tuple, layer) -> tuple:
+    """`how`: the kernel, the dtypes of x and of the results."""
     kernel, _, out_dtype = how
-    return _batched(kernel, out_dtype)(x_MK, w, layer)
+    return _batched(kernel, out_dtype)(x_MK, ws, layer)
 
 
-def _forward(how, x_MK, w, layer):
-    return _product(how, x_MK, w, layer), (w, layer)
+def _forward(how, x_MK, ws, layer):
+    return _products(how, x_MK, ws, layer), (ws, layer)
 
 
-def _backward(how, saved, dy_MN):
-    w, layer = saved
-    dy_MN, w_NK = dy_MN.astype(jnp.float32), weights_NK(_layer_of(w, layer))
-    return jnp.einsum("mn,nk->mk", dy_MN, w_NK, preferred_element_type=jnp.float32).astype(how[1]), None, None
+def _backward(how, saved, dy_each):
+    ws, layer = saved
+    back = lambda dy_MN, w: jnp.einsum("mn,nk->mk", dy_MN.astype(jnp.float32), weights_NK(_layer_of(w, layer)), preferred_element_type=jnp.float32)
+    return sum(map(back, dy_each, ws)).astype(how[1]), None, None
 
 
-_product.defvjp(_forward, _backward)
+_products.defvjp(_forward, _backward)
 
 
 @functools.cache
@@ -160,24 +177,27 @@ def _batched(kernel: str, out_dtype):
     """The kernel under vmap: a batch of x is more rows; a batch of weights, or of layers, is one product after the other."""
 
     @jax.custom_batching.custom_vmap
-    def product(x_MK, w, layer):
+    def products(x_MK, ws, layer):
+        if kernel == "native":
+            return tuple(out_MN.astype(out_dtype) for out_MN in native_each(x_MK, ws, layer))
         run = dispatch.function("matmul", kernel)
-        return run(x_MK, w, layer, out_dtype) if kernel in BFLOAT16 else run(x_MK, w, layer).astype(out_dtype)
+        return tuple(run(x_MK, w, layer, out_dtype) if kernel in BFLOAT16 else run(x_MK, w, layer).astype(out_dtype) for w in ws)
 
-    @product.def_vmap
-    def over(size, batched, x, w, layer):
+    @products.def_vmap
+    def over(size, batched, x, ws, layer):
         if not any(jax.tree.leaves(batched[1:])):
-            out = product(x.reshape(size * x.shape[1], x.shape[2]), w, layer)
-            return out.reshape(size, x.shape[1], out.shape[-1]), True  # written out: −1 has no meaning where another axis is 0
-        flags, operands = jax.tree.leaves(batched), jax.tree.leaves((x, w, layer))
-        tree = jax.tree.structure((x, w, layer))
+            outs = products(x.reshape(size * x.shape[1], x.shape[2]), ws, layer)
+            outs = tuple(out.reshape(size, x.shape[1], out.shape[-1]) for out in outs)  # written out: −1 has no meaning where another axis is 0
+            return outs, (True,) * len(ws)
+        flags, operands = jax.tree.leaves(batched), jax.tree.leaves((x, ws, layer))
+        tree = jax.tree.structure((x, ws, layer))
 
         def one(i):
             picked = [
                 jax.lax.dynamic_index_in_dim(a, i, keepdims=False) if flag else a for flag, a in zip(flags, operands, strict=True)
             ]
-            return product(*jax.tree.unflatten(tree, picked))
+            return products(*jax.tree.unflatten(tree, picked))
 
-        return jax.lax.map(one, jnp.arange(size)), True
+        return jax.lax.map(one, jnp.arange(size)), (True,) * len(ws)
 
-    return product
+    return products

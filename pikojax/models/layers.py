@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pikojax.kernels.activation import gelu
-from pikojax.kernels.matmul import lookup, matmul
+from pikojax.kernels.matmul import lookup, matmul, matmul_each
 from pikojax.kernels.norm import normalized
 from pikojax.kernels.product import product
 from pikojax.qtensor import QTensor
@@ -191,7 +191,10 @@ def linear(x, kernel_KN, bias_N=None, out_dtype=None, transposed: bool = False, 
     else:
         kernel_KN = kernel_KN if which is None else jax.lax.dynamic_index_in_dim(kernel_KN, which, keepdims=False)
         rows = product(x_RK, kernel_KN, transposed, out_dtype)
-    y = rows.reshape(*x.shape[:-1], rows.shape[-1])
+    return biased(rows.reshape(*x.shape[:-1], rows.shape[-1]), bias_N)
+
+
+def biased(y, bias_N):
     return y if bias_N is None else y + jnp.broadcast_to(bias_N, y.shape)
 
 
@@ -215,12 +218,26 @@ class Linear(nnx.Module):
             self.bias = parameter(shape[1:], axes[1:])
 
     def __call__(self, x, which=None):
-        return linear(x, self.kernel[...], self.bias[...] if hasattr(self, "bias") else None, which=which)
+        return linear(x, self.kernel[...], self.bias_N, which=which)
+
+    @property
+    def bias_N(self):
+        return self.bias[...] if hasattr(self, "bias") else None
+
+
+def each(x, *linears: Linear, which=None) -> tuple:
+    """What several make of one x, which is rounded once for all that are quantized alike."""
+    kernels = [linear.kernel[...] for linear in linears]
+    if not all(isinstance(kernel, QTensor) for kernel in kernels):
+        return tuple(linear(x, which) for linear in linears)
+    rows = matmul_each(x.reshape(-1, x.shape[-1]), kernels, which)
+    return tuple(biased(y.reshape(*x.shape[:-1], y.shape[-1]), linear.bias_N) for linear, y in zip(linears, rows, strict=True))
 
 
 def gated_mlp(module, x, activation: str, which=None):
     """down(activation(gate(x)) ∘ up(x)) of a module that has the three."""
-    return module.down(activate(module.gate(x, which), activation) * module.up(x, which), which)
+    gate, up = each(x, module.gate, module.up, which=which)
+    return module.down(activate(gate, activation) * up, which)
 
 
 def activate(x, name: str):

@@ -59,7 +59,7 @@ class Block(nnx.Module):
         B, T, _ = x_BTD.shape
         C = cfg.d_head
         heads = lambda x, n: x.reshape(B, T, n, C)
-        q_BTHC, k_BTGC, v_BTGC = heads(self.q(x_BTD), cfg.n_heads), heads(self.k(x_BTD), cfg.n_kv_heads), heads(self.v(x_BTD), cfg.n_kv_heads)
+        q_BTHC, k_BTGC, v_BTGC = map(heads, layers.each(x_BTD, self.q, self.k, self.v), (cfg.n_heads, cfg.n_kv_heads, cfg.n_kv_heads))
         if cfg.qk_norm:
             q_BTHC, k_BTGC = self.q_norm(q_BTHC), self.k_norm(k_BTGC)
         frequency, factor = frequencies(cfg, kind, T if cache is None else cache.reach)

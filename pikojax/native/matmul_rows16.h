@@ -278,10 +278,14 @@ inline void multiply_range(const Format& format, const Problem& p, size_t row_bl
 
 inline size_t scratch_bytes(const Problem& p) { return p.row_blocks() * activation_bytes(std::min<size_t>(p.m, kRows), p.groups()); }
 
-// The whole product. `parallel(chunks, run)` calls run(chunk) for each chunk, on `threads` threads; `scratch` holds scratch_bytes.
+// The products of one x with `n_weights` weights of a format: problems that differ in n, tiles and out alone. x is quantized once, and threads share
+// the tiles of all as if they were one weight's. `parallel(chunks, run)` calls run(chunk) for each chunk, on `threads` threads; `scratch` holds scratch_bytes.
 template <typename Parallel>
-void multiply(const Format& format, const Problem& p, uint8_t* scratch, int threads, const Parallel& parallel) {
-  if (p.m == 0 || p.n == 0) return;
+void multiply(const Format& format, const Problem* weights, size_t n_weights, uint8_t* scratch, int threads, const Parallel& parallel) {
+  const Problem& p = weights[0];
+  size_t tiles = 0;
+  for (size_t w = 0; w < n_weights; ++w) tiles += weights[w].n_tiles();
+  if (p.m == 0 || tiles == 0) return;
   const size_t groups = p.groups(), row_blocks = p.row_blocks();
   const size_t stride = activation_bytes(std::min<size_t>(p.m, kRows), groups);
   const auto activations = [&](size_t row_block) { return activations_at(scratch + row_block * stride, p.rows_of(row_block), groups); };
@@ -289,11 +293,17 @@ void multiply(const Format& format, const Problem& p, uint8_t* scratch, int thre
     const size_t row_block = row / kRows;
     quantize_row(p.x + row * p.k, p.k, groups, format.sums, format.zero, activations(row_block), (int)(row % kRows));
   };
-  const size_t tiles = p.n_tiles();
+  const auto multiply_tiles_of_all = [&](size_t row_block, size_t begin, size_t end) {
+    for (size_t w = 0; w < n_weights && begin < end; ++w) {
+      const size_t own = weights[w].n_tiles();
+      if (begin < own) multiply_range(format, weights[w], row_block, activations(row_block), begin, std::min(end, own));
+      begin -= std::min(begin, own), end -= std::min(end, own);
+    }
+  };
   if (p.m <= kFewRows) {
     for (size_t row = 0; row < p.m; ++row) quantize(row);  // sooner done than shared
     const std::vector<size_t> bounds = stretches(tiles, kChunkBytes / std::max<size_t>(tile_bytes(format, p), 1), threads);
-    parallel((int64_t)bounds.size() - 1, [&](int64_t i) { multiply_range(format, p, 0, activations(0), bounds[i], bounds[i + 1]); });
+    parallel((int64_t)bounds.size() - 1, [&](int64_t i) { multiply_tiles_of_all(0, bounds[i], bounds[i + 1]); });
     return;
   }
   constexpr size_t kRowsOfChunk = 4;
@@ -304,6 +314,6 @@ void multiply(const Format& format, const Problem& p, uint8_t* scratch, int thre
   const size_t chunks_of_block = (tiles + tiles_of_chunk - 1) / tiles_of_chunk;
   parallel((int64_t)(row_blocks * chunks_of_block), [&](int64_t chunk) {
     const size_t row_block = chunk / chunks_of_block, begin = chunk % chunks_of_block * tiles_of_chunk;
-    multiply_range(format, p, row_block, activations(row_block), begin, std::min(begin + tiles_of_chunk, tiles));
+    multiply_tiles_of_all(row_block, begin, std::min(begin + tiles_of_chunk, tiles));
   });
 }

@@ -187,7 +187,7 @@ class TextStream:
         self.stages = stages(tokenizer.tree.get("decoder"))
 
     def push(self, id: int) -> str:
-        return "".join(self._feed(self.tokenizer.visible_tokens([int(id)], self.skip_special_tokens), 0))
+        return "".join(self._feed(self.tokenizer.visible_token(int(id), self.skip_special_tokens), 0))
 
     def finish(self) -> str:
         text = ""

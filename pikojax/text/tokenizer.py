@@ -230,6 +230,12 @@ class Tokenizer:
             ids = [i for i in ids if i not in self._special_ids]
         return [tokens[i] for i in ids if i in tokens]
 
+    def visible_token(self, id: int, skip_special_tokens: bool) -> list[str]:
+        """`visible_tokens` of one, for a text that grows by one at a time."""
+        if not 0 <= id < self.vocab_size or id not in self._shown or (skip_special_tokens and id in self._special_ids):
+            return self.visible_tokens([id], skip_special_tokens)
+        return [self._shown[id]]
+
     # ---------------------------------------------------------------- how
 
     @cached_property

@@ -50,11 +50,15 @@ int main() {
           for (size_t i = 0; i < m * k; ++i) x[i] = (float)(random() % 2001) / 1000 - 1;
           for (size_t i = 0; i < bytes; ++i) tiles[i] = random() & 0x2f;  // any bytes are weights; these have finite scales
           p.x = x.get(), p.tiles = tiles.get(), p.out = out.get();
-          multiply(format, p, scratch.get(), 1, Threads{1});
+          multiply(format, &p, 1, scratch.get(), 1, Threads{1});
           for (size_t i = 0; i < m * n; ++i)
             if (!std::isfinite(out[i])) return std::printf("%s %zu %zu %zu: not finite\n", name, m, k, n), 1;
-          p.out = again.get();
-          multiply(format, p, scratch.get(), 3, Threads{3});
+          auto beside = exactly<float>(m * n);
+          Problem three[3] = {p, p, p};  // as one of several: the first of no outputs, the second in the same place as before
+          three[0].n = 0, three[1].out = again.get(), three[2].out = beside.get();
+          multiply(format, three, 3, scratch.get(), 3, Threads{3});
+          if (m * n > 0 && std::memcmp(out.get(), beside.get(), m * n * sizeof(float)) != 0)
+            return std::printf("%s %zu %zu %zu: another result beside another weight\n", name, m, k, n), 1;
           if (m * n > 0 && std::memcmp(out.get(), again.get(), m * n * sizeof(float)) != 0)
             return std::printf("%s %zu %zu %zu: another result on three threads\n", name, m, k, n), 1;
         }
