@@ -55,7 +55,7 @@ KERNELS: dict[str, tuple[Kernel, ...]] = {
     ),
 }
 # Operations with one native kernel, which decide by `why_not_native` and by their operands whether they call it.
-NATIVE_OR_NOT = {"product": "gemm", "flash_attention": "flash"}  # op → library
+NATIVE_OR_NOT = {"product": "gemm", "norm": "gemm", "flash_attention": "flash"}  # op → library
 REFERENCES = {op: (f"pikojax.kernels.{op}", "reference") for op in KERNELS}
 
 

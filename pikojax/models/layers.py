@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pikojax.kernels import norm
 from pikojax.kernels.activation import gelu
 from pikojax.kernels.matmul import lookup, matmul, matmul_each
-from pikojax.kernels.norm import normalized
 from pikojax.kernels.product import product
 from pikojax.qtensor import QTensor
 
@@ -160,7 +160,8 @@ _rows_alone: contextvars.ContextVar[bool] = contextvars.ContextVar("rows_alone",
 @contextlib.contextmanager
 def rows_alone() -> Iterator[None]:
     """What models compute while they are traced here has, row by row, the same bits whatever rows stand beside (kernels/norm.py): a text read in
-    pieces is the text read whole. Without a gradient."""
+    pieces is the text read whole. Without a gradient. (JAX keeps traces of functions that are jitted by themselves, and knows nothing of this:
+    a model's forward must not be.)"""
     reset = _rows_alone.set(True)
     try:
         yield
@@ -280,8 +281,13 @@ def _as_scale(scale, x):
     return scale.astype(jnp.float32).reshape(*[1] * (x.ndim - 1), -1)
 
 
+def softmax(x):
+    """Over the last axis, of few numbers that decide much: which experts a token goes to."""
+    return norm.softmax(x) if _rows_alone.get() else jax.nn.softmax(x, axis=-1)
+
+
 def _norm(x, scale, eps, centered):
-    return normalized(x, eps, centered) * scale if _rows_alone.get() else _normalized(x, scale, eps, centered)
+    return norm.normalized(x, eps, centered) * scale if _rows_alone.get() else _normalized(x, scale, eps, centered)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -69,8 +69,9 @@ class Experts(nnx.Module):
 
 def route(cfg: LlamaConfig, logits_NE):
     """(weights, experts) of each token, the k with the largest probability."""
-    weights_NK, experts_NK = jax.lax.top_k(jax.nn.softmax(logits_NE, axis=-1), cfg.n_experts_used)
-    return (weights_NK / jnp.sum(weights_NK, axis=-1, keepdims=True) if cfg.norm_topk else weights_NK), experts_NK
+    weights_NK, experts_NK = jax.lax.top_k(layers.softmax(logits_NE), cfg.n_experts_used)
+    total_N = sum(weights_NK[:, i] for i in range(cfg.n_experts_used))  # in this order, however many tokens there are
+    return (weights_NK / total_N[:, None] if cfg.norm_topk else weights_NK), experts_NK
 
 
 def by_expert(weights_NK, experts_NK, n_experts: int):

@@ -2,8 +2,10 @@
 //   sums:  lane l of kWidth takes columns l, l + kWidth, …; then the lanes from first to last, then what is left over
 // The order hangs on the width alone, so a row has the same bits whatever rows stand beside it. A compiler of tensor programs sums a row
 // in another order when there are more of them.
+// And softmax of a row, likewise: exp(x − max) / sum, from first to last.
 // Leaves out: scale and bias (products of single numbers, which have one order anyway), gradients.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "gemm.h"
@@ -27,4 +29,11 @@ inline void normalize_row(const float* x, float* y, int64_t width, float eps, bo
   const float mean = centered ? sum_of_row<false>(x, width, 0.0f) / width : 0.0f;
   const float factor = 1.0f / std::sqrt(sum_of_row<true>(x, width, mean) / width + eps);
   for (int64_t i = 0; i < width; ++i) y[i] = (x[i] - mean) * factor;
+}
+
+inline void softmax_row(const float* x, float* y, int64_t width) {
+  float most = x[0], sum = 0;
+  for (int64_t i = 1; i < width; ++i) most = std::max(most, x[i]);
+  for (int64_t i = 0; i < width; ++i) sum += y[i] = std::exp(x[i] - most);
+  for (int64_t i = 0; i < width; ++i) y[i] /= sum;
 }
