@@ -48,6 +48,45 @@ def test_text_that_becomes_unguessable_is_written_plainly():
     assert not rounds_of_calls(learnt, cost_W, 0.4, 100)[:, 1].any()
 
 
+def test_a_trial_of_each_width_is_what_is_expected_then():
+    learnt, cost_W, made = Costs((0, 3, 7), np.asarray([1, 1.2, 1.5])), np.asarray([1e-3, 4e-3, 30e-3]), []
+
+    def once(n_rounds, costs_W):
+        assert np.isfinite(costs_W).sum() == 1
+        made.append((n_rounds, int(np.argmin(costs_W))))
+        rounds_W = np.where(np.isfinite(costs_W), n_rounds, 0)
+        return rounds_W, 2e-3 + float(rounds_W @ cost_W)
+
+    learnt.try_each(once)
+    assert made == [(0, 0)] * 3 + [(1, 0), (1, 1), (1, 2)] + 2 * [(16, 0), (5, 1), (1, 2)], "as long as it takes to be sure, and no longer"
+    np.testing.assert_allclose(learnt.each, cost_W, rtol=0.02)
+    learnt.learn(np.asarray([10, 0, 0]), 2e-3 + 10e-3)
+    np.testing.assert_allclose(learnt.each, cost_W, rtol=0.02)
+    before = learnt.each
+    assert not rounds_of_calls(learnt, cost_W, 0.9, 400)[:, 1:].any() and (learnt.each[1:] > 0.9 * before[1:]).all(), "it stays so"
+    blind = Costs((0, 3), np.ones(2))
+    blind.try_each(lambda *_: (np.zeros(2), 1e-3))  # rows that end at once tell nothing
+    assert not blind.known and blind.each.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("stalled", [(1,), (3, 4, 5), (6, 7, 8), (9, 10)])
+def test_a_machine_that_was_held_up_for_a_moment_is_no_reason(stalled):
+    """In the trial, or in a call later."""
+    learnt, cost_W, n = Costs((0, 3, 7), np.asarray([1, 1.2, 1.5])), 1e-3 * np.asarray([1.0, 1.2, 1.5]), 0
+
+    def once(n_rounds, costs_W):
+        nonlocal n
+        n += 1
+        rounds_W = np.where(np.isfinite(costs_W), n_rounds, 0)
+        return rounds_W, 1e-4 + float(rounds_W @ cost_W) + (0.05 if n - 1 in stalled else 0)
+
+    learnt.try_each(once)
+    rounds_of_calls(learnt, cost_W, 0.9, 5)
+    learnt.learn(np.asarray([0, 0, 30]), 1.0)
+    time_CW = rounds_of_calls(learnt, cost_W, 0.9, 300) * cost_W
+    assert time_CW[:, 2].sum() / time_CW.sum() > 0.9
+
+
 def test_calls_that_mix_widths_tell_what_each_costs():
     learnt, cost_W, rng = Costs((0, 3, 7), np.ones(3)), np.asarray([1.0, 1.3, 1.9]), np.random.default_rng(0)
     for _ in range(50):

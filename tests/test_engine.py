@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pikojax.config import UserError
-from pikojax.infer import decode, drafters, pool, speculation
-from pikojax.infer.costs import Costs
+from pikojax.infer import calls, decode, drafters, pool, speculation
 from pikojax.infer.engine import Busy, Engine, EngineConfig
 from pikojax.kernels import kv_write, prepare_tree
 from pikojax.llama_config import LlamaConfig
@@ -334,11 +333,7 @@ def test_no_copy_of_weights_or_cache_in_the_loop_with_guesses():
     drafting.step()
     spec = drafting.speculation
     how = decode.How(LLAMA.forward, CFG, spec.drafter)
-    _, state, _ = drafting._call(how, [request], 1, spec, Costs.of(spec, drafting.params))
-    from pikojax.infer import rows
-
-    fixed = rows.settings([request], 1), rows.keys([request], 1), rows.stops([request], 1), np.asarray([5], np.int32)
-    text = decode.decode.lower(how, drafting.params, None, state, *fixed, np.int32(3), np.ones(2, np.float32)).compile().as_text()
+    text = decode.decode.lower(*calls.begin(drafting, how, [request], 1, spec).operands(3, np.ones(2))).compile().as_text()
     import re
 
     cache = drafting.cache.k_LBGSC.data.shape

@@ -145,7 +145,8 @@ class DraftModel:
 
 @dataclass(frozen=True)
 class Heads:
-    """`state.draft`: hidden_BD, from which `token_B` was drawn. `draft_params`: those of models/heads.py, which guess all at once."""
+    """`state.draft`: hidden_BD, from which `token_B` was drawn. `draft_params`: those of models/heads.py, which guess all at once, and perhaps
+    `read_out`, parameters for the model's unembed in place of its own."""
 
     unembed: Any  # the model's
     widths: tuple[int, ...]
@@ -161,7 +162,7 @@ class Heads:
 
         B, hidden_B1D = len(state.token_B), state.draft[:, None]
         z_B1KD = heads.states(draft_params, params["embed"], hidden_B1D, state.token_B[:, None], k)
-        logits_BKV = self.unembed(how.cfg, params, z_B1KD[:, 0])
+        logits_BKV = self.unembed(how.cfg, {**params, **draft_params.get("read_out", {})}, z_B1KD[:, 0])
         each = lambda tree: jax.tree.map(lambda x_B: jnp.repeat(x_B, k, axis=0), tree)
         position_N = (state.position_B[:, None] + jnp.arange(k, dtype=jnp.int32)[None, :]).reshape(-1)
         draft_N = sample(logits_BKV.reshape(B * k, -1), lambda: keys_at(each(key_B), position_N), each(settings))

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pikojax.config import UserError, require
-from pikojax.infer import constrained, decode, pool, rows, sizes, speculation
+from pikojax.infer import calls, constrained, decode, pool, rows, sizes, speculation
 from pikojax.infer.costs import Costs
 from pikojax.infer.handle import Handle, Listening
 from pikojax.infer.request import Options, Request, check_length, prompt_ids, token_ids
@@ -53,7 +53,7 @@ class EngineConfig:
     remember: bool = True  # beginnings that may come again
     rings: bool | None = None  # layers that see a window keep no more than that, and beginnings are not remembered; None: where memory does not hold all of every slot
     speculative: str = "off"  # lookup, early-exit[=LAYERS], heads[=RUN], draft=MODEL
-    step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most
+    step_s: float = 0.03  # about so long a step: what a cancelled request, or a new one, waits at most, but while a program is compiled and tried
 
 
 class Busy(UserError):
@@ -75,7 +75,7 @@ class Engine:
         self.speculation = drafter or speculation.make(config.speculative, model, cfg, self.params, home)
         self.n_table = -(-(self.context + 1) // pool.BLOCK)
         self.dtype = sizes.cache_dtype(config.cache, self.params)
-        self.ring = sizes.ring_blocks(model, cfg, config, self.context, self.dtype)
+        self.ring = sizes.ring_blocks(model, cfg, config, self.context, self.dtype, self._draft_cache)
         self._empty()
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
@@ -196,12 +196,11 @@ class Engine:
         self._empty()
 
     def _empty(self) -> None:
-        draft_cache = lambda n: self.speculation.new_cache(n, self.dtype) if self.speculation else None
-        n_blocks = sizes.n_blocks(lambda n: [self._new_cache(n), draft_cache(n)], self.context, self.config.slots, self.config.cache_tokens)
+        n_blocks = sizes.n_blocks(lambda n: [self._new_cache(n), self._draft_cache(n)], self.context, self.config.slots, self.config.cache_tokens)
         self.pool = pool.Pool(1 + n_blocks, self.config.remember and not self.ring)
         self.cache = beside(self.params, self._new_cache(self.pool.n_blocks))
         self.free_rings = list(range(self.config.slots))
-        self.draft_cache = beside(self.params, draft_cache(self.pool.n_blocks))
+        self.draft_cache = beside(self.params, self._draft_cache(self.pool.n_blocks))
 
     def _admit(self) -> None:
         while self.waiting and len(self.reading) + len(self.writing) < self.config.slots:
@@ -321,18 +320,19 @@ class Engine:
         if (batch, bool(spec)) not in self.costs:
             self.costs[batch, bool(spec)] = Costs.of(spec, self.params)
         costs = self.costs[batch, bool(spec)]
-        program, state, run = self._call(how, requests, batch, spec, costs)
+        begin = functools.partial(calls.begin, self, how, requests, batch, spec)
+        call = begin()
+        if call.program not in self._compiled:
+            calls.try_out(begin, None if held else costs)
+            self._compiled.add(call.program)
+            call = begin()
         moment_s = self.config.step_s / (3 if self.reading or self.waiting else 1)
         n_rounds = 1 if held else costs.rounds_in(moment_s, FIRST_ROUNDS, decode.CHUNK)  # a mask holds for one token
-        if program not in self._compiled:  # without a round, so that a round's time is its own
-            self._hand_back(requests, spec, run(state, 0)[1])
-            _, state, run = self._call(how, requests, batch, spec, costs)  # what has been through a program would be another program's
-            self._compiled.add(program)
-        began_s = time.perf_counter()
-        drawn, state = run(state, n_rounds)
-        drawn = jax.tree.map(np.asarray, drawn)
-        costs.learn(drawn.rounds_W, seconds := time.perf_counter() - began_s)
-        self._hand_back(requests, spec, state)
+        drawn, state, seconds = call.run(n_rounds, costs.to_choose_by())
+        if not held:
+            costs.learn(drawn.rounds_W, seconds)
+        if spec:
+            spec.leave(requests, state)
         state = jax.tree.map(np.asarray, state._replace(cache=None, draft=None, seen=None)), np.asarray(state.cache.length_B)
         for i, request in enumerate(requests):
             try:
@@ -340,27 +340,6 @@ class Engine:
             except Exception as error:  # noqa: BLE001 – one request's text or constraint is no other's trouble
                 request.error = error
                 request.end("failed")
-
-    def _call(self, how: decode.How, requests: list[Request], batch: int, spec, costs):
-        """(what is compiled for it, the state, what decodes it by so many rounds)"""
-        row = functools.partial(rows.rows, requests, batch)
-        seen, bias_BV, allowed_BV = rows.extras(requests, batch, self.cfg.vocab_size)
-        done_B = row(lambda r: False, True, bool)
-        state = decode.State(self._view(requests, batch), row(lambda r: r.window[-1], 0), row(lambda r: len(r.ids), 0), done_B, seen)
-        if spec:
-            right_B, tested_B = row(lambda r: r.right, 0, np.float32), row(lambda r: r.tested, 0, np.float32)
-            state = state._replace(draft=spec.enter(self, requests, batch), right_B=right_B, tested_B=tested_B)
-        budget_B = row(lambda r: min(decode.CHUNK, r.left, self.context - r.length), 0)
-        fixed = rows.settings(requests, batch), rows.keys(requests, batch), rows.stops(requests, batch), budget_B
-        weights = self.params, spec.params if spec else None
-        costs_W = costs.to_choose_by().astype(np.float32) if spec else None
-        program = how, batch, fixed[2].shape, *(extra is None for extra in (seen, bias_BV, allowed_BV))
-        return program, state, lambda state, n: decode.decode(how, *weights, state, *fixed, np.int32(n), costs_W, bias_BV, allowed_BV)
-
-    def _hand_back(self, requests: list[Request], spec, state: decode.State) -> None:
-        self._keep(state.cache)
-        if spec:
-            spec.leave(self, requests, state)
 
     def _take(self, request: Request, i: int, drawn: decode.Drawn, state: decode.State, length_B, seconds: float) -> None:
         """What row i of a call has brought the request."""
@@ -394,3 +373,6 @@ class Engine:
     def _new_cache(self, n_blocks: int) -> KVCache:
         windowed = {"windowed": 1 + self.config.slots * self.ring} if self.ring else {}
         return self.model.new_cache(self.cfg, n_blocks, pool.BLOCK, self.dtype, **windowed)
+
+    def _draft_cache(self, n_blocks: int) -> KVCache | None:
+        return self.speculation.new_cache(n_blocks, self.dtype) if self.speculation else None

@@ -25,14 +25,15 @@ def n_blocks(new_caches: Callable, context: int, slots: int, cache_tokens: int |
     return min(slots * whole, max(whole, memory_bytes() // 4 // max(block_bytes, 1)))
 
 
-def ring_blocks(model, cfg, config, context: int, dtype) -> int:
+def ring_blocks(model, cfg, config, context: int, dtype, draft_cache: Callable = lambda n: None) -> int:
     """A row's, in layers that see a window; 0: they keep all, as the others do. Where `config` leaves it open: rings, if they are a quarter of a row
     or less, and memory does not hold all that every slot could write (beginnings are worth more than memory that nobody needs)."""
     window = getattr(cfg, "window", None)
     if window is None or config.rings is False or not model.rings:
         return 0
     ring, whole = -(-(window + decode.BLOCK) // pool.BLOCK) + 1, -(-context // pool.BLOCK)
-    fits = config.cache_tokens is not None or n_blocks(lambda n: [model.new_cache(cfg, n, pool.BLOCK, dtype)], context, config.slots, None) == config.slots * whole
+    new_caches = lambda n: [model.new_cache(cfg, n, pool.BLOCK, dtype), draft_cache(n)]
+    fits = config.cache_tokens is not None or n_blocks(new_caches, context, config.slots, None) == config.slots * whole
     return ring if config.rings or (4 * ring <= whole and not fits) else 0
 
 

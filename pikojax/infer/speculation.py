@@ -62,7 +62,10 @@ class Speculation:
         """`state.draft` for a call."""
         return None
 
-    def leave(self, engine, requests, state) -> None:
+    def keep(self, engine, state) -> None:
+        """After a call, which took them: arrays that are the engine's."""
+
+    def leave(self, requests, state) -> None:
         """What of it a request keeps."""
 
 
@@ -148,8 +151,10 @@ class OfModel(Speculation):
         before_B = rows.rows(requests, batch, lambda r: r.window[-2], 0)
         return self._view(engine, engine._view(requests, batch), 1), before_B
 
-    def leave(self, engine, requests, state) -> None:
+    def keep(self, engine, state) -> None:
         self._keep(engine, state.draft[0])
+
+    def leave(self, requests, state) -> None:
         for request, length in zip(requests, np.asarray(state.draft[0].length_B)):
             request.draft = int(length)
 
@@ -162,8 +167,8 @@ class OfHidden(Speculation):
         self.params = params
 
     def bytes_of(self, params, k: int) -> int:
-        own = {**self.params, "blocks": self.params["blocks"][:k]}
-        return (weight_bytes(own) + weight_bytes({**params, "blocks": ()})) if k else 0
+        own = {name: part for name, part in self.params.items() if name != "read_out"} | {"blocks": self.params["blocks"][:k]}
+        return weight_bytes(own) + weight_bytes({**params, **self.params.get("read_out", {}), "blocks": ()}) if k else 0
 
     def read(self, engine, request, tokens_BT, n_B, hidden_BTD) -> None:
         request.draft = np.asarray(hidden_BTD[0, int(n_B[0]) - 1], np.float32)
@@ -171,7 +176,7 @@ class OfHidden(Speculation):
     def enter(self, engine, requests, batch: int):
         return rows.rows(requests, batch, lambda r: r.draft, np.zeros(engine.cfg.d_model), np.float32)
 
-    def leave(self, engine, requests, state) -> None:
+    def leave(self, requests, state) -> None:
         for request, hidden_D in zip(requests, np.asarray(state.draft)):
             request.draft = hidden_D
 
@@ -206,8 +211,9 @@ def _trained_heads(path, model: Model, cfg, params) -> Speculation:
 
     require(path is not None, "speculative = heads: this model comes from no run folder; say where its heads are, as heads=RUN")
     own, trained = load_heads(path, cfg, params)
-    packed = any(isinstance(leaf, QTensor) for leaf in jax.tree.leaves(params["blocks"], is_leaf=lambda leaf: isinstance(leaf, QTensor)))
-    if packed and own.d_model % FORMATS["q8_0"].block_weights == 0:
-        trained = prepare_tree(quantize_tree(trained, "q8_0"))  # so that they cost about what the model's own layers do
+    if own.d_model % FORMATS["q8_0"].block_weights == 0 and len(jax.tree.leaves(params["embed"])[0].devices()) == 1:
+        read_out = "head" if "head" in params else "embed"
+        trained |= {"read_out": {read_out: params[read_out]}}  # guesses need not be exact: heads, and the table of tokens again, in a quarter of the bytes
+        trained = prepare_tree({**quantize_tree(trained, "q8_0"), "read_out": quantize_tree(trained["read_out"], "q8_0")})
     widths = tuple(sorted({0, 1, 2, own.n_ahead // 2, own.n_ahead} & set(range(own.n_ahead + 1))))
     return OfHidden(drafters.Heads(model.unembed, widths), decode.ready(trained))

@@ -55,12 +55,19 @@ def decode_attention(q_BTHC, cache_k, cache_v, length_B, *, layer=None, window=N
     chosen = dispatch.choose("decode_attention", q_BTHC, cache_k, cache_v, block_table, softcap)
     attend = dispatch.function("decode_attention", chosen)
     capped = {} if softcap is None else {"softcap": softcap}  # a kernel that knows of none need not take it
-    taken = inspect.signature(attend).parameters
     require(
-        not capped or "softcap" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()),
+        softcap is None or _takes_softcap(attend),
         f"the kernel {chosen} takes no softcap, by which this model caps its scores; give its decode_attention that argument, or set PIKOJAX_KERNELS=auto",
     )
     return attend(q_BTHC, cache_k, cache_v, length_B, layer=layer, window=window, block_table=block_table, scale=scale, **capped)
+
+
+def _takes_softcap(attend) -> bool:
+    try:
+        taken = inspect.signature(attend).parameters
+    except ValueError:  # a callable that does not tell
+        return True
+    return "softcap" in taken or any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
 
 
 def why_not(q_BTHC, cache_k, cache_v, block_table=None, softcap=None) -> str | None:

@@ -65,9 +65,10 @@ def new_cache(n_layers: int, batch: int, slots: int, n_kv_heads: int, head_width
 
 
 def beside(params, fresh):
-    """Fresh arrays where the weights lie: so they are of the kind that programs give back, and none is compiled anew for its second call."""
-    here = jax.tree.leaves(params)[0].sharding
-    return jax.device_put(fresh, here) if len(here.device_set) == 1 else fresh
+    """Fresh arrays on the device that the weights lie on: so they are of the kind that programs give back, and none is compiled anew for its second call."""
+    weight = jax.tree.leaves(params)[0]
+    devices = weight.devices() if isinstance(weight, jax.Array) else ()
+    return jax.device_put(fresh, next(iter(devices))) if len(devices) == 1 else fresh
 
 
 def part_of(cache: KVCache, layer: int, is_local: Callable[[int], bool]) -> tuple[KVCache, int]:

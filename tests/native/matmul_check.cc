@@ -54,9 +54,15 @@ int main() {
           for (size_t i = 0; i < m * n; ++i)
             if (!std::isfinite(out[i])) return std::printf("%s %zu %zu %zu: not finite\n", name, m, k, n), 1;
           auto beside = exactly<float>(m * n);
-          Problem three[3] = {p, p, p};  // as one of several: the first of no outputs, the second in the same place as before
-          three[0].n = 0, three[1].out = again.get(), three[2].out = beside.get();
+          const size_t narrow = n / 3;  // as the middle one of several, the others of other sizes, and alone on other threads
+          auto first = exactly<float>(m * narrow), alone = exactly<float>(m * narrow);
+          Problem three[3] = {p, p, p};
+          three[0].n = narrow, three[0].out = first.get(), three[1].out = again.get(), three[2].out = beside.get();
           multiply(format, three, 3, scratch.get(), 3, Threads{3});
+          three[0].out = alone.get();
+          multiply(format, three, 1, scratch.get(), 1, Threads{1});
+          if (m * narrow > 0 && std::memcmp(first.get(), alone.get(), m * narrow * sizeof(float)) != 0)
+            return std::printf("%s %zu %zu %zu: another result as the first of three\n", name, m, k, n), 1;
           if (m * n > 0 && std::memcmp(out.get(), beside.get(), m * n * sizeof(float)) != 0)
             return std::printf("%s %zu %zu %zu: another result beside another weight\n", name, m, k, n), 1;
           if (m * n > 0 && std::memcmp(out.get(), again.get(), m * n * sizeof(float)) != 0)
