@@ -21,7 +21,7 @@ from pikojax.models import heads
 from pikojax.train.loss import mean_cross_entropy
 
 FOLDER = "heads"  # inside the run folder of the model
-OPTIM = {"name": "adamw", "lr": 2e-3, "warmup_steps": 20, "schedule": "trapezoid", "decay_fraction": 0.4, "end_lr_ratio": 0.05, "weight_decay": 0.0}
+OPTIM = {"name": "adamw", "lr": 1e-2, "warmup_steps": 20, "schedule": "trapezoid", "decay_fraction": 0.4, "end_lr_ratio": 0.05, "weight_decay": 0.0}
 STEPS = 300
 
 
