@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from figures import CYCLE, label, rows_of, spread, write_table
 
 here, rows = rows_of(__file__)
-texts, couplings = [row for row in rows if row["kind"] == "text"], [row for row in rows if row["kind"] == "coupling"]
+texts, couplings, curves = ([row for row in rows if row["kind"] == kind] for kind in ("text", "coupling", "curve"))
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4), dpi=120, layout="constrained")
 label(left, "The same random numbers, two distributions", "total variation between them", "share of draws that agree")
@@ -22,22 +22,22 @@ for i, draw in enumerate(("one number", "noise a token")):
         left.plot([row["d"]] * 2, [min(row["agree_each"]), max(row["agree_each"])], color=CYCLE[i], linewidth=1)
 left.legend(frameon=False)
 
-label(middle, "Tokens a round, a story", "temperature", "tokens a round")
-for i, drafter in enumerate(dict.fromkeys(row["drafter"] for row in texts)):
-    found = [row for row in texts if row["drafter"] == drafter and row["text"] == "a story"]
-    found = sorted(found, key=lambda row: row["temperature"])
-    if found:
-        tokens = [row["accepted_per_round"] for row in found]
-        middle.plot([row["temperature"] for row in found], tokens, "o-", color=CYCLE[i], label=drafter)
-if any(row["text"] == "a story" for row in texts):
-    middle.legend(frameon=False)
-else:
-    middle.text(0.5, 0.5, "not measured yet", ha="center", transform=middle.transAxes, color="0.5")
+COLOR = dict(zip(("lookup", "heads", "draft", "early-exit=1"), CYCLE))
+label(middle, "A story by a trained model, k guesses each round", "k", "tokens a round")
+for drafter in COLOR:
+    for temperature, style in ((0.0, "o-"), (1.0, "o:")):
+        found = sorted((row for row in curves if row["drafter"] == drafter and row["temperature"] == temperature), key=lambda row: row["guesses"])
+        middle.plot([row["guesses"] for row in found], [row["accepted_per_round"] for row in found], style, color=COLOR[drafter], label=drafter if style == "o-" else None)
+middle.plot([], [], "k:", label="at temperature 1")
+middle.set_xticks([1, 2, 3, 4])
+middle.legend(frameon=False)
 
 label(right, "Against plain decoding", "tokens a round", "times plain decoding")
-for i, drafter in enumerate(dict.fromkeys(row["drafter"] for row in texts)):
-    found = [row for row in texts if row["drafter"] == drafter]
-    right.plot([row["accepted_per_round"] for row in found], [row["speedup"] for row in found], "o", color=CYCLE[i], label=drafter)
+for drafter in COLOR:
+    for made, style in ((texts, "o"), (curves, "+")):
+        found = [row for row in made if row["drafter"] == drafter]
+        right.plot([row["accepted_per_round"] for row in found], [row["speedup"] for row in found], style, color=COLOR[drafter], label=drafter if style == "o" else None)
+right.plot([], [], "k+", label="k guesses each round")
 right.axhline(1, color="black", linewidth=0.8)
 right.legend(frameon=False)
 figure.savefig(here / "figure.png")
@@ -47,6 +47,13 @@ for row in texts:
     _, low, high = spread([a / b for a, b in zip(row["decode_tokens_per_s_each"], row["plain_tokens_per_s_each"], strict=True)])
     lines.append(
         [row["model"], row["text"], f"{row['temperature']:g}", row["drafter"], f"{row['accepted_per_round']:.2f}"]
+        + [f"{row['plain_tokens_per_s']:,.1f}", f"{row['decode_tokens_per_s']:,.1f}", f"{row['speedup']:.2f}×", f"{low:.2f}–{high:.2f}"]
+        + ["yes" if row["same_text"] else "no"]
+    )
+for row in curves:
+    _, low, high = spread([a / b for a, b in zip(row["decode_tokens_per_s_each"], row["plain_tokens_per_s_each"], strict=True)])
+    lines.append(
+        [row["model"], row["text"], f"{row['temperature']:g}", f"{row['drafter']}, always {row['guesses']}", f"{row['accepted_per_round']:.2f}"]
         + [f"{row['plain_tokens_per_s']:,.1f}", f"{row['decode_tokens_per_s']:,.1f}", f"{row['speedup']:.2f}×", f"{low:.2f}–{high:.2f}"]
         + ["yes" if row["same_text"] else "no"]
     )

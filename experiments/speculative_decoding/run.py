@@ -2,13 +2,15 @@
 
     run.py [--models FOLDER] [--seconds N] [--quick]
 
+    curve      of the story model in float32: tokens a round and speed beside plain decoding where every round has k guesses, whether that pays or not
     coupling   two distributions at total variation d: how often the same random numbers draw the same token of both, used in two ways
     text       a drafter beside plain decoding, in turn, over the same weights; and whether the texts are the same
 
-The story model, its heads and the small model that drafts for it are trained (some 15 minutes) in FOLDER, the others made of random weights,
+The story model, its heads and the small model that drafts for it are trained (some 20 minutes) in FOLDER, the others made of random weights,
 where they are not there yet; the story model is used in float32 and packed as q8_0. With `--seconds` nothing is begun after so long: call again to go on.
 """
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -29,10 +31,11 @@ from pikojax.infer.sampling import make_settings, sample
 from pikojax.models import catalog
 
 HERE = Path(__file__).parent
-PASSES, DRAWS, VOCAB, PAIRS = 3, 4000, 64, 8
+PASSES, DRAWS, VOCAB, PAIRS = 9, 4000, 64, 8  # of 1.1B 3: a pass of a small model takes a twentieth of a second
 SMALLER = "d_model=128 n_layers=1 n_heads=2 n_kv_heads=1 d_hidden=256".split()
 TINY = LlamaConfig(d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_hidden=32, vocab_size=64, context=64)
-HEADS = "train.steps=100 train.eval_interval=100 checkpoint.interval=100".split()
+HEADS = "train.steps=300 train.eval_interval=100 checkpoint.interval=300".split()
+GUESSES = (1, 2, 3, 4)
 STORY = "Once upon a time, there was a little girl who"
 SENTENCES = "The cat sat on the mat. The dog ran to the park. Tom had a red ball. "
 TEXTS = {"a story": STORY, "repeated": 4 * SENTENCES, "random": measure_decode.random_ids(64, 4096)}
@@ -100,6 +103,29 @@ def file_of(model: str, folder: Path) -> Path:
     return packed
 
 
+def named(drafter: str, model: str, folder: Path) -> str:
+    """As an engine knows it."""
+    if drafter == "draft":
+        return f"draft={file_of('draft ' + model.split()[-1], folder)}"
+    return f"heads={file_of('stories float32', folder)}" if drafter == "heads" else drafter
+
+
+def curve(rows: Rows, folder: Path, over) -> None:
+    plain = None
+    for drafter in ("heads", "lookup", "draft", "early-exit=1"):
+        for temperature in (0.0, 1.0):
+            for k in GUESSES:
+                key = {"kind": "curve", "model": "stories float32", "text": "a story", "temperature": temperature, "drafter": drafter, "guesses": k}
+                if rows.has(**key) or over():
+                    continue
+                plain = plain or measure_decode.open_engine(file_of("stories float32", folder))
+                drafting = measure_decode.with_drafter(plain, named(drafter, "stories float32", folder))
+                drafting.speculation.drafter = dataclasses.replace(drafting.speculation.drafter, widths=(k,))
+                drafting.speculation.pays = lambda *_: True
+                found = measure_decode.drafter_beside_plain(plain, drafting, TEXTS["a story"], 128, PASSES, temperature)
+                rows.append(**key | found | {"speculative": drafter})
+
+
 def text(rows: Rows, folder: Path, over) -> None:
     engines = {}  # one model at a time
     for model, text, temperature, drafter in CASES:
@@ -108,13 +134,11 @@ def text(rows: Rows, folder: Path, over) -> None:
             continue
         if (model, "off") not in engines:
             engines = {(model, "off"): measure_decode.open_engine(file_of(model, folder))}
-        named = {"draft": lambda: f"draft={file_of('draft ' + model.split()[-1], folder)}", "heads": lambda: f"heads={file_of('stories float32', folder)}"}
-        name = named.get(drafter, lambda: drafter)()
         if (model, drafter) not in engines:
-            engines[model, drafter] = measure_decode.with_drafter(engines[model, "off"], name)
-        tokens = 64 if model == "1.1B q4_0" else 128
+            engines[model, drafter] = measure_decode.with_drafter(engines[model, "off"], named(drafter, model, folder))
+        tokens, passes = (64, 3) if model == "1.1B q4_0" else (128, PASSES)
         both = engines[model, "off"], engines[model, drafter]
-        found = measure_decode.drafter_beside_plain(*both, TEXTS[text], tokens, PASSES, temperature)
+        found = measure_decode.drafter_beside_plain(*both, TEXTS[text], tokens, passes, temperature)
         rows.append(**key | found | {"speculative": drafter})
 
 
@@ -126,8 +150,10 @@ def main(quick: bool, folder: Path, limit_s: float) -> None:
         both = plain, measure_decode.with_drafter(plain, "lookup")
         rows.append(kind="text", **measure_decode.drafter_beside_plain(*both, [1, 2, 3, 1, 2, 3], 32, 1))
         return
+    over = lambda: time.monotonic() - began_s > limit_s
     coupling(rows, DRAWS)
-    text(rows, folder, lambda: time.monotonic() - began_s > limit_s)
+    text(rows, folder, over)
+    curve(rows, folder, over)
 
 
 def after(word: str) -> str | None:
