@@ -113,7 +113,7 @@ def test_a_cancelled_neighbour_changes_nothing():
     for step in range(40):
         many.step()
         if step == 16:
-            assert many.writing[1].ids[:65] == prompts()[1] and len(many.writing) == 2, "some write, one still reads"
+            assert handles[1]._request in many.writing and handles[5]._request in many.waiting
             handles[1].cancel()
             handles[5].cancel()  # still waiting
     many.run()
@@ -233,7 +233,7 @@ def test_one_requests_failure_is_its_own(monkeypatch):
 
 
 def test_a_call_that_fails_on_the_device_loses_its_requests_and_no_later_one(monkeypatch):
-    many = engine()
+    many = engine(step_s=1e-9)  # not all in one step
     lost = many.submit(prompts()[0], max_tokens=24, temperature=0.0)
     many.step()
     run = decode.decode

@@ -315,7 +315,7 @@ def test_pikojax_kernels_decides(monkeypatch, capsys):
     p = prepare(w)
     assert dispatch.choose("matmul", x, p, None) == "native"
     assert {(row["op"], row["kernel"], row["reason"]) for row in dispatch.listed()} == {
-        (op, "native", "the best for cpu") for op in ("matmul", "decode_attention", "product", "flash_attention")
+        (op, "native", "the best for cpu") for op in ("matmul", "decode_attention", "product", "norm", "flash_attention")
     }
     for wish, chosen in (("native", "native"), ("reference", "reference"), ("pallas", "reference"), ("auto", "native")):
         monkeypatch.setenv("PIKOJAX_KERNELS", wish)
