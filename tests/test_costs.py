@@ -58,7 +58,7 @@ def test_a_trial_of_each_width_is_what_is_expected_then():
         return rounds_W, 2e-3 + float(rounds_W @ cost_W)
 
     learnt.try_each(once)
-    assert made == [(0, 0)] * 3 + [(1, 0), (1, 1), (1, 2)] + 2 * [(16, 0), (5, 1), (1, 2)], "as long as it takes to be sure, and no longer"
+    assert made == [(0, 0), (1, 0), (1, 1), (1, 2)] + 2 * [(0, 0), (16, 0), (5, 1), (1, 2)], "as long as it takes to be sure, and no longer"
     np.testing.assert_allclose(learnt.each, cost_W, rtol=0.02)
     learnt.learn(np.asarray([10, 0, 0]), 2e-3 + 10e-3)
     np.testing.assert_allclose(learnt.each, cost_W, rtol=0.02)
@@ -69,7 +69,7 @@ def test_a_trial_of_each_width_is_what_is_expected_then():
     assert not blind.known and blind.each.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("stalled", [(1,), (3, 4, 5), (6, 7, 8), (9, 10)])
+@pytest.mark.parametrize("stalled", [(0,), (0, 1, 2, 3), (3, 4, 5), (6, 7, 8), (9, 10)])
 def test_a_machine_that_was_held_up_for_a_moment_is_no_reason(stalled):
     """In the trial, or in a call later."""
     learnt, cost_W, n = Costs((0, 3, 7), np.asarray([1, 1.2, 1.5])), 1e-3 * np.asarray([1.0, 1.2, 1.5]), 0

@@ -65,17 +65,17 @@ class Costs:
     def try_each(self, once: Callable) -> None:
         """`once(n_rounds, costs_W)` → (rounds_W, seconds) of a call that leaves nothing behind."""
         only = np.where(np.eye(len(self.widths), dtype=bool), 1.0, np.inf)
-        self.start_s = min(once(0, only[0])[1] for _ in range(3))
-        n_rounds, fastest = np.ones(len(only), int), [(np.inf, np.zeros(len(only)), 0.0)] * len(only)
+        n_rounds, starts, trials = np.ones(len(only), int), [], [[] for _ in only]
         for _ in range(TRIALS):  # apart in time, as what holds a machine up lasts a while; the first tells how many rounds the others have
+            starts.append(once(0, only[0])[1])
             for w, only_W in enumerate(only):
                 rounds_W, seconds = once(int(n_rounds[w]), only_W)
                 if rounds_W.sum() > 0:
-                    each_s = (seconds - self.start_s) / rounds_W.sum()
-                    fastest[w] = min(fastest[w], (each_s, rounds_W, seconds), key=lambda trial: trial[0])
-                    n_rounds[w] = np.clip(TRIAL_S / max(each_s, 1e-6), 1, TRIAL_ROUNDS)
-        for _, rounds_W, seconds in fastest:
-            self.learn(rounds_W, seconds)
+                    trials[w].append((rounds_W, seconds))
+                    n_rounds[w] = np.clip(TRIAL_S * rounds_W.sum() / max(seconds - min(starts), 1e-6), 1, TRIAL_ROUNDS)
+        self.start_s = min(starts)
+        for found in filter(None, trials):
+            self.learn(*min(found, key=lambda trial: (trial[1] - self.start_s) / trial[0].sum()))
         self.settled = self.known
         self.expected = self.each if self.known else self.expected
 
