@@ -77,7 +77,7 @@ def test_a_draft_model_that_does_not_pay_is_let_alone_and_tried_again(monkeypatc
     assert calls[-5:] == [2] * 5
 
 
-@pytest.mark.parametrize("kind", ["off", "lookup", "draft"])
+@pytest.mark.parametrize("kind", ["off", pytest.param("lookup", marks=pytest.mark.slow), pytest.param("draft", marks=pytest.mark.slow)])
 def test_each_program_is_compiled_once(kind, caplog):
     """What has been through a program is another kind of array than what comes from the host, and would be compiled for anew."""
     small = speculation.OfModel(drafters.DraftModel(LLAMA.forward, CFG, (2,)), LLAMA, weights(1))

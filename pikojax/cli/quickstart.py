@@ -77,7 +77,7 @@ def in_four_bits(folder: Path) -> dict:
     texts = {}
     for how in ("off", "lookup"):
         engine = Engine(loaded.model, loaded.config, prepare_tree(quantized), loaded.tokenizer, EngineConfig(slots=1, step_s=0.2, speculative=how))
-        texts[how] = engine.generate(PROMPT, max_tokens=TOKENS, temperature=0.5, slide=True, uncertainty=how == "off")
+        texts[how] = engine.generate(PROMPT, max_tokens=TOKENS, temperature=0.5, slide=True, uncertainty=True)
     plain, guessed = texts["off"], texts["lookup"]
     same = "the same text" if plain.ids == guessed.ids else "another text, which is a bug"
     print(f"   {speed_of(plain)} plain; with guesses {speed_of(guessed)}: {same}. How sure it was:\n")
