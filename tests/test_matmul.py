@@ -262,6 +262,21 @@ def test_several_weights_of_one_x_are_one_operation_with_the_same_bits():
         np.testing.assert_array_equal(out, jax.vmap(lambda x: matmul(x, weights))(batch))
 
 
+def test_several_stacks_are_read_at_one_layer():
+    x, first = made("q4_0", 3, 300, 50)
+    second = dataclasses.replace(first, data=first.data[::-1])
+    narrow = made("q4_0", 3, 300, 19)[1]
+    stack = lambda *ws: prepare(jax.tree.map(lambda *leaves: jnp.stack(leaves), *ws))
+    wide, thin = stack(first, second), stack(narrow, narrow)
+    one = jax.jit(lambda layer: matmul_each(x, (wide, thin), layer))
+    for layer in (0, 1, -1, 5):
+        for out, weights in zip(one(layer), (wide, thin), strict=True):
+            np.testing.assert_array_equal(out, jax.jit(matmul)(x, weights, layer))
+    assert not np.array_equal(one(0)[0], one(1)[0])
+    for out, weights in zip(jax.vmap(lambda layer: matmul_each(x, (wide, thin), layer))(jnp.asarray([1, 0])), (wide, thin), strict=True):
+        np.testing.assert_array_equal(out, [jax.jit(matmul)(x, weights, 1), jax.jit(matmul)(x, weights, 0)])
+
+
 def test_under_a_mesh_inside_shard_map():
     code = """
 import dataclasses, jax, jax.numpy as jnp, numpy as np

@@ -5,7 +5,7 @@
 //
 // Each element is summed in gemm.h's order: within a step from first to last k, then step by step. So a row has the same bits among few
 // rows as among many, and it does not matter which of the two computed it. Where N has too few stripes to share, threads take steps, whose
-// sums are added in their order at the end: half a row of B for each thread would be read at half the speed.
+// sums are added in their order at the end: memory delivers whole rows of B sooner than a piece of each.
 // Leaves out: arithmetic at full speed; from some 64 rows on gemm.h is faster.
 #pragma once
 #include <vector>
